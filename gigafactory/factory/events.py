@@ -1,0 +1,274 @@
+"""Everything that can happen in a factory, one frozen record each.
+
+The ledger stores these and nothing else; both clocks write the same ones. `at_s` is seconds
+since the run was opened. What the core needs stands in fields of its own; what only people
+and queries need stands in `spec`, `quote`, `figures`, `results`.
+
+Core events change the state of `step`. The others (`Measured`, `JobReported`, `Request*`,
+`FirstToken`) are facts that only queries read.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What all events share; `subject` is the job, node or request that it is about."""
+
+    at_s: float
+
+    @property
+    def subject(self) -> str:
+        """Name of what the event is about."""
+        return ""
+
+
+@dataclass(frozen=True)
+class RunOpened(Event):
+    """A plan was accepted; everything after it belongs to this run.
+
+    `blueprint` is the text of the file, so the ledger alone can rebuild the run.
+    """
+
+    run: str
+    clock: str  # "wall" or "virtual"
+    opened_unix_s: float
+    blueprint: str
+    plan: Json
+
+    @property
+    def subject(self) -> str:
+        """Name of the run."""
+        return self.run
+
+
+@dataclass(frozen=True)
+class Measured(Event):
+    """A machine was calibrated as a chip."""
+
+    machine: Json
+
+
+@dataclass(frozen=True)
+class NodeEvent(Event):
+    """What all events about a node share."""
+
+    node: str
+
+    @property
+    def subject(self) -> str:
+        """Name of the node."""
+        return self.node
+
+
+@dataclass(frozen=True)
+class NodeJoined(NodeEvent):
+    """A node of `chips` chips stands ready in `pool` (one system at one site)."""
+
+    pool: str
+    chips: int
+
+
+@dataclass(frozen=True)
+class NodeLost(NodeEvent):
+    """A node is gone; what ran on it is lost since its last checkpoint."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class NodeDrained(NodeEvent):
+    """A node takes no new jobs; what runs on it ends first."""
+
+
+@dataclass(frozen=True)
+class JobEvent(Event):
+    """What all events about a job share."""
+
+    job: str
+
+    @property
+    def subject(self) -> str:
+        """Name of the job."""
+        return self.job
+
+
+@dataclass(frozen=True)
+class JobSubmitted(JobEvent):
+    """A job was accepted; from here on it is never lost.
+
+    `after` are jobs that must be done before it starts; a job in `through` is an evaluation
+    that must have passed. `pools` are those where it may run (law, residency, fit), best
+    first. A `service` runs until it is told to stop.
+    """
+
+    tenant: str
+    kind: str
+    chips: int
+    pools: tuple[str, ...]
+    priority: int = 0
+    retries: int = 3
+    service: bool = False
+    after: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+    spec: Json = field(default_factory=dict)
+    quote: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttemptEvent(JobEvent):
+    """What all events about one attempt share; an old attempt's word changes nothing."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class JobStarted(AttemptEvent):
+    """An attempt runs on `chips` chips; from here on it is metered."""
+
+    pool: str
+    nodes: tuple[str, ...]
+    chips: tuple[int, ...]  # on each node
+    from_step: int = 0
+
+
+@dataclass(frozen=True)
+class JobReported(AttemptEvent):
+    """Figures that the job told: step, tokens, loss, phase, endpoint."""
+
+    figures: Json
+
+
+@dataclass(frozen=True)
+class JobCheckpointed(AttemptEvent):
+    """A durable checkpoint of `step` exists; a later attempt goes on from it."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class JobDone(AttemptEvent):
+    """The attempt committed: this and only this record makes its output the job's output.
+
+    `passed` is the verdict of an evaluation's gate (True for all other kinds). `used` holds
+    `chip_s`, `cpu_s`, `energy_j` (with `energy_basis`), `phases`.
+    """
+
+    passed: bool
+    results: Json
+    used: Json
+
+
+@dataclass(frozen=True)
+class JobFailed(AttemptEvent):
+    """The attempt ended by a fault of its own; it is retried after a pause, up to `retries`."""
+
+    error: Json
+    used: Json
+
+
+@dataclass(frozen=True)
+class JobLost(AttemptEvent):
+    """The attempt vanished by no fault of the job: its lease ran out, the works restarted."""
+
+    reason: str
+    used: Json
+
+
+@dataclass(frozen=True)
+class JobStopped(AttemptEvent):
+    """The attempt stopped at a checkpoint because the factory asked it to."""
+
+    used: Json
+
+
+@dataclass(frozen=True)
+class JobCancelled(JobEvent):
+    """Its owner wants the job no more."""
+
+    by: str
+
+
+@dataclass(frozen=True)
+class Ticked(Event):
+    """Time passed; a pause that the factory waits for may be over."""
+
+
+@dataclass(frozen=True)
+class RequestEvent(Event):
+    """What all events about a gateway request share."""
+
+    request: str
+
+    @property
+    def subject(self) -> str:
+        """Identity of the request."""
+        return self.request
+
+
+@dataclass(frozen=True)
+class RequestReserved(RequestEvent):
+    """Durable before the first byte of the answer: who asks, what, and at most how much."""
+
+    tenant: str
+    job: str
+    model: str
+    tokens_max: int
+
+
+@dataclass(frozen=True)
+class RequestSettled(RequestEvent):
+    """Durable before the last byte of the answer: the engine's own `usage`, billed once."""
+
+    tenant: str
+    job: str
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_s: float
+    duration_s: float
+    outcome: str  # "complete", "disconnected" or "error"
+
+
+@dataclass(frozen=True)
+class RequestDisputed(RequestEvent):
+    """A reservation that a crash left unsettled: billed 0, counted."""
+
+    tenant: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FirstToken(Event):
+    """The factory answered its first question."""
+
+    job: str
+    time_to_first_token_s: float
+    prompt: str
+    answer: str
+
+
+CoreEvent = (
+    NodeJoined | NodeLost | NodeDrained | JobSubmitted | JobStarted | JobCheckpointed | JobDone
+    | JobFailed | JobLost | JobStopped | JobCancelled | Ticked
+)  # fmt: skip
+AnyEvent = (
+    CoreEvent | RunOpened | Measured | JobReported | RequestReserved | RequestSettled
+    | RequestDisputed | FirstToken
+)  # fmt: skip
+KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(AnyEvent)}
+
+
+def to_row(event: Event) -> tuple[str, str, float, Json]:
+    """`(kind, subject, at_s, body)` as the ledger stores it."""
+    body = asdict(event)
+    return type(event).__name__, event.subject, body.pop("at_s"), body
+
+
+def from_row(kind: str, at_s: float, body: Json) -> Event:
+    """The event that `to_row` took apart; lists from JSON become tuples again."""
+    known = {name.name for name in fields(KINDS[kind])}
+    whole = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k in known}
+    return KINDS[kind](at_s=at_s, **whole)

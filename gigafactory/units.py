@@ -1,0 +1,216 @@
+"""Quantities as people write them, to and from SI numbers.
+
+`50 MW`, `36 T tokens`, `3.35 TB/s`, `0.12 EUR/kWh`, `45 gCO2e/kWh`, `6 min`, `989 TFLOP/s`.
+SI inside: s, W, J, B, FLOP, m, token, gCO2e (grams, as the field counts), and money in the
+currency that the text names.
+"""
+
+import re
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+PREFIXES = {
+    "": 1.0,
+    "k": 1e3,
+    "K": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "B": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "E": 1e18,
+}
+BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+DAY_S = 86_400.0
+
+# unit -> (dimension, value in SI, takes prefixes)
+UNITS: dict[str, tuple[str, float, bool]] = {
+    "s": ("s", 1.0, False),
+    "ms": ("s", 1e-3, False),
+    "us": ("s", 1e-6, False),
+    "min": ("s", 60.0, False),
+    "h": ("s", 3600.0, False),
+    "d": ("s", DAY_S, False),
+    "day": ("s", DAY_S, False),
+    "days": ("s", DAY_S, False),
+    "week": ("s", 7 * DAY_S, False),
+    "weeks": ("s", 7 * DAY_S, False),
+    "yr": ("s", 365.25 * DAY_S, False),
+    "W": ("W", 1.0, True),
+    "J": ("J", 1.0, True),
+    "Wh": ("J", 3600.0, True),
+    "B": ("B", 1.0, True),
+    "FLOP": ("FLOP", 1.0, True),
+    "FLOPS": ("FLOP/s", 1.0, True),
+    "m": ("m", 1.0, False),
+    "km": ("m", 1e3, False),
+    "token": ("token", 1.0, True),
+    "tokens": ("token", 1.0, True),
+    "gCO2e": ("gCO2e", 1.0, True),
+    "gCO2": ("gCO2e", 1.0, True),
+    "chip": ("chip", 1.0, False),
+    "chips": ("chip", 1.0, False),
+    "chip-h": ("chip*s", 3600.0, False),
+    "GPU-h": ("chip*s", 3600.0, False),
+}
+CURRENCIES = ("EUR", "USD", "CNY", "GBP", "CHF", "JPY")
+EXAMPLES = {
+    "W": "50 MW",
+    "J": "12 kWh",
+    "s": "90 s",
+    "B": "80 GB",
+    "token": "36 T tokens",
+    "B/s": "3.35 TB/s",
+    "FLOP/s": "989 TFLOP/s",
+    "gCO2e/J": "45 gCO2e/kWh",
+    "money/J": "0.12 EUR/kWh",
+    "money/chip*s": "2.95 USD/GPU-h",
+    "money/token": "0.40 EUR/M tokens",
+    "money": "1.5 M EUR",
+}
+NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*$")
+
+
+class NotAQuantity(ValueError):
+    """The text is no quantity of the unit asked for; the message says what would be."""
+
+
+class Money(NamedTuple):
+    """An amount of money per SI unit of `per` ("" for plain money)."""
+
+    amount: float
+    currency: str
+    per: str = ""
+
+
+def parse(text: Any, unit: str) -> float:
+    """SI value of `text`, which must have the dimension of `unit`.
+
+    A bare number is taken only where the dimension is countable (tokens, chips), since 50 of
+    what, for power, is a guess. Raises `NotAQuantity`.
+    """
+    value, dimension, scale, currency = _read(text)
+    if dimension == "" and unit in ("token", "chip", ""):
+        return value * scale
+    if dimension != unit or currency:
+        raise NotAQuantity(_expected(text, unit))
+    return value * scale
+
+
+def parse_money(text: Any, per: str = "") -> Money:
+    """Money, plain or per SI unit of `per` (`J`, `chip*s`, `token`). Raises `NotAQuantity`."""
+    value, dimension, scale, currency = _read(text)
+    wanted = f"money/{per}" if per else "money"
+    if currency is None or dimension != wanted:
+        raise NotAQuantity(_expected(text, wanted))
+    return Money(value * scale, currency, per)
+
+
+def show(value: float, unit: str) -> str:
+    """`value` of an SI `unit` as people write it, three digits: `50 MW`, `4 min 10 s`."""
+    if unit == "s":
+        return show_duration(value)
+    if unit == "J":
+        return show(value / 3600, "Wh")
+    size = abs(value)
+    for prefix in ("E", "P", "T", "G", "M", "k"):
+        if size >= PREFIXES[prefix]:
+            space = " " if unit == "tokens" else ""
+            return f"{value / PREFIXES[prefix]:.3g} {prefix}{space}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def show_duration(seconds: float) -> str:
+    """A duration in its two largest units."""
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 59.95:
+        return f"{seconds:.3g} s"
+    if seconds < 3599.5:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if seconds < 2 * DAY_S:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    return f"{seconds / DAY_S:.1f} days"
+
+
+def quantity(unit: str) -> Any:
+    """A pydantic type: text in people's units, or a number already in SI, to an SI float."""
+
+    def read(value: Any) -> float:
+        return float(value) if isinstance(value, float) else parse(value, unit)
+
+    shape = {"anyOf": [{"type": "string"}, {"type": "number"}], "examples": [EXAMPLES[unit]]}
+    return Annotated[float, BeforeValidator(read), WithJsonSchema(shape, mode="validation")]
+
+
+def price(per: str = "") -> Any:
+    """A pydantic type: money, plain or per SI unit of `per`."""
+
+    def read(value: Any) -> Money:
+        return Money(*value) if isinstance(value, list | tuple) else parse_money(value, per)
+
+    example = EXAMPLES[f"money/{per}" if per else "money"]
+    shape = {"type": "string", "examples": [example]}
+    return Annotated[Money, BeforeValidator(read), WithJsonSchema(shape, mode="validation")]
+
+
+def _read(text: Any) -> tuple[float, str, float, str | None]:
+    """(number, dimension, SI scale, currency) of a text or a bare number."""
+    if isinstance(text, bool):
+        raise NotAQuantity(f"{text!r} is no quantity")
+    if isinstance(text, int | float):
+        return float(text), "", 1.0, None
+    match = NUMBER.match(str(text))
+    if not match:
+        raise NotAQuantity(f"{text!r} has no number in front")
+    number, unit = float(match[1].replace("_", "")), match[2]
+    above, _, below = unit.partition("/")
+    dimension, scale, currency = _unit(above.strip(), text)
+    if below:
+        below_dimension, below_scale, _ = _unit(below.strip(), text)
+        if below_dimension == "s" and dimension == "J":
+            dimension = "W"
+        else:
+            dimension = f"{dimension}/{below_dimension}"
+        scale /= below_scale
+    return number, dimension, scale, currency
+
+
+def _unit(word: str, text: Any) -> tuple[str, float, str | None]:
+    prefix, _, rest = word.partition(" ")
+    if rest and prefix in PREFIXES:  # "36 T tokens", "1.5 M EUR"
+        dimension, scale, currency = _unit(rest, text)
+        return dimension, scale * PREFIXES[prefix], currency
+    if word in CURRENCIES:
+        return "money", 1.0, word
+    if word in UNITS:
+        dimension, scale, _ = UNITS[word]
+        return dimension, scale, None
+    for table in (BINARY, PREFIXES):
+        for known, factor in table.items():
+            base = word[len(known) :]
+            if known and word.startswith(known) and base in UNITS and UNITS[base][2]:
+                return UNITS[base][0], UNITS[base][1] * factor, None
+    if word in PREFIXES:  # "36 T": a bare count
+        return "", PREFIXES[word], None
+    raise NotAQuantity(f"{text!r}: unit {word!r} is not known")
+
+
+def _expected(text: Any, unit: str) -> str:
+    example = EXAMPLES.get(unit, f"1 {unit}")
+    return f"{text!r} is no {_nouns().get(unit, unit)}; write it as {example!r}"
+
+
+def _nouns() -> dict[str, str]:
+    return {
+        "W": "power",
+        "J": "energy",
+        "s": "duration",
+        "B": "amount of memory",
+        "token": "count of tokens",
+        "gCO2e/J": "carbon intensity",
+        "money/J": "energy price",
+        "money/chip*s": "price of chip time",
+        "money/token": "token price",
+    }

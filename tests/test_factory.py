@@ -1,0 +1,365 @@
+"""The core: stories for understanding, random lives for truth."""
+
+import inspect
+from importlib import util
+
+import numpy as np
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from gigafactory.factory import Factory, Start, Stop, Wake
+from gigafactory.factory import events as ev
+from gigafactory.factory import state as tables
+from gigafactory.factory.core import HAPPENINGS
+
+CHIP_W = 10.0
+
+
+def factory(cap_w=1000.0, nodes=(8,)):
+    made = Factory([("mill", cap_w)], [("mill/gpu", "mill", CHIP_W)])
+    for number, chips in enumerate(nodes, 1):
+        made.apply(ev.NodeJoined(0.0, f"n{number}", "mill/gpu", chips))
+    return made
+
+
+def job(name, chips=1, at_s=0.0, **more):
+    return ev.JobSubmitted(at_s, name, "lab", "pretrain", chips, ("mill/gpu",), **more)
+
+
+def started(start, at_s=1.0):
+    return ev.JobStarted(
+        at_s, start.job, start.attempt, start.pool, start.nodes, start.chips, start.from_step
+    )
+
+
+def done(name, attempt=1, at_s=2.0, passed=True):
+    return ev.JobDone(at_s, name, attempt, passed, {}, {})
+
+
+def run(made, name, **more):
+    """Submit a job and let it start."""
+    (start,) = made.apply(job(name, **more))
+    made.apply(started(start))
+    return start
+
+
+def test_a_lost_node_costs_only_the_work_since_the_checkpoint():
+    made = factory(nodes=(8, 8))
+    run(made, "train", chips=8)
+    made.apply(ev.JobCheckpointed(600.0, "train", 1, 40))
+    stop, start = made.apply(ev.NodeLost(1500.0, "n1", "power"))
+    assert stop == Stop("train", 1)
+    assert start == Start("train", 2, "mill/gpu", ("n2",), (8,), 40)
+
+
+def test_a_gang_starts_whole_or_not_at_all():
+    made = factory(nodes=(4, 4))
+    run(made, "small", chips=1)
+    assert made.apply(job("gang", chips=8)) == []
+    assert made.status("gang") == "queued"
+    (start,) = made.apply(done("small"))
+    assert sorted(start.chips) == [4, 4]
+
+
+def test_the_head_of_the_queue_is_not_overtaken_by_smaller_jobs():
+    made = factory(nodes=(4,))
+    run(made, "one", chips=3)
+    made.apply(job("large", chips=4))
+    assert made.apply(job("small", chips=1)) == []
+    assert made.status("small") == "queued"
+
+
+def test_a_higher_priority_goes_first():
+    made = factory(nodes=(1,))
+    run(made, "one")
+    made.apply(job("later"))
+    made.apply(job("urgent", priority=5))
+    (start,) = made.apply(done("one"))
+    assert start.job == "urgent"
+
+
+def test_no_start_exceeds_the_site_s_power_cap():
+    made = factory(cap_w=25.0, nodes=(8,))
+    run(made, "one", chips=2)
+    assert made.apply(job("two", chips=1)) == []
+    (start,) = made.apply(done("one"))
+    assert start.job == "two"
+
+
+def test_a_fault_is_retried_after_a_pause_that_doubles_and_then_fails():
+    made = factory()
+    run(made, "shaky", retries=2)
+    pauses = []
+    now = 10.0
+    for attempt in (1, 2):
+        (wake,) = made.apply(ev.JobFailed(now, "shaky", attempt, {}, {}))
+        assert isinstance(wake, Wake)
+        pauses.append(wake.at_s - now)
+        (start,) = made.apply(ev.Ticked(wake.at_s))
+        made.apply(started(start, wake.at_s))
+        now = wake.at_s + 10
+    assert pauses == [2.0, 4.0]
+    assert made.apply(ev.JobFailed(now, "shaky", 3, {}, {})) == []
+    assert made.status("shaky") == "failed"
+
+
+def test_what_stands_on_a_failed_job_is_blocked_and_so_are_its_heirs():
+    made = factory()
+    run(made, "data", retries=0)
+    made.apply(job("train", after=("data",)))
+    made.apply(job("serve", after=("train",)))
+    made.apply(ev.JobFailed(5.0, "data", 1, {}, {}))
+    assert [made.status(name) for name in ("data", "train", "serve")] == [
+        "failed",
+        "blocked",
+        "blocked",
+    ]
+
+
+@pytest.mark.parametrize(("passed", "status"), [(True, "starting"), (False, "blocked")])
+def test_a_model_is_served_only_through_its_gate(passed, status):
+    made = factory()
+    run(made, "judge")
+    made.apply(job("serve", after=("judge",), through=("judge",)))
+    made.apply(done("judge", passed=passed))
+    assert made.status("serve") == status
+
+
+def test_an_old_attempt_s_word_changes_nothing():
+    made = factory()
+    run(made, "train")
+    (again,) = made.apply(ev.JobLost(5.0, "train", 1, "restart", {}))
+    made.apply(started(again))
+    assert not made.accepts(done("train", attempt=1))
+    assert not made.accepts(ev.JobCheckpointed(6.0, "train", 1, 99))
+    assert made.accepts(done("train", attempt=2))
+    made.apply(done("train", attempt=2))
+    assert not made.accepts(done("train", attempt=2))
+
+
+def test_a_cancelled_job_stops_and_gives_its_chips_back():
+    made = factory(nodes=(2,))
+    run(made, "train", chips=2)
+    assert made.apply(ev.JobCancelled(3.0, "train", "ann")) == [Stop("train", 1)]
+    made.apply(job("next", chips=2))
+    (start,) = made.apply(ev.JobStopped(4.0, "train", 1, {}))
+    assert (made.status("train"), start.job) == ("cancelled", "next")
+
+
+def test_a_drained_node_takes_nothing_new_until_it_joins_again():
+    made = factory(nodes=(2,))
+    made.apply(ev.NodeDrained(1.0, "n1"))
+    assert made.apply(job("train")) == []
+    (start,) = made.apply(ev.NodeJoined(2.0, "n1", "mill/gpu", 2))
+    assert start.job == "train"
+
+
+def test_the_diagram_shows_every_status():
+    assert all(status in tables.diagram() for status in tables.STATUS)
+
+
+# Lives: random submissions and happenings, then everything checked after every event.
+
+
+CHOICES = [
+    *("submit", "submit", "start", "start", "done", "fail", "lose", "checkpoint", "stop"),
+    *("cancel", "lose-node", "join", "drain", "tick", "stale"),
+]
+
+
+@st.composite
+def lives(draw):
+    """A list of choices; each is turned into an event that fits the state of that moment."""
+    return draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(CHOICES),
+                st.integers(0, 7),
+                st.integers(0, 3),
+            ),
+            max_size=60,
+        )
+    )
+
+
+def event_of(made, choice, at_s):
+    """The event that a choice means now, or None where it means nothing."""
+    what, which, how = choice
+    names = made.jobs()
+    node = f"n{which % 3 + 1}"
+    if what == "submit":
+        after = tuple(names[-1:]) if how == 1 else ()
+        return job(
+            f"j{len(names)}", chips=which % 5 + 1, at_s=at_s, priority=how, retries=how,
+            after=after, through=after if which % 2 else (),
+        )  # fmt: skip
+    if what == "tick":
+        return ev.Ticked(at_s)
+    if what == "join":
+        return ev.NodeJoined(at_s, node, "mill/gpu", 4)
+    if what == "drain":
+        return ev.NodeDrained(at_s, node)
+    if what == "lose-node":
+        return ev.NodeLost(at_s, node, "chance")
+    if not names:
+        return None
+    name = names[which % len(names)]
+    attempt = made.attempt(name) - (what == "stale")
+    held = (at_s, name, attempt)
+    return {
+        "start": ev.JobStarted(*held, "mill/gpu", (), ()),
+        "done": ev.JobDone(*held, bool(how), {}, {}),
+        "stale": ev.JobDone(*held, True, {}, {}),
+        "fail": ev.JobFailed(*held, {}, {}),
+        "lose": ev.JobLost(*held, "chance", {}),
+        "checkpoint": ev.JobCheckpointed(*held, how),
+        "stop": ev.JobStopped(*held, {}),
+        "cancel": ev.JobCancelled(at_s, name, "ann"),
+    }[what]
+
+
+def check(made):
+    """The invariants of every moment."""
+    state = made.state
+    jobs = state.jobs[: state.counts[tables.JOBS]]
+    nodes = state.nodes[: state.counts[tables.NODES]]
+    holds = state.holds[: state.counts[tables.HOLDS]]
+    held_by_job = np.bincount(holds["job"], holds["chips"], minlength=len(jobs))
+    held_on_node = np.bincount(holds["node"], holds["chips"], minlength=len(nodes))
+    holding = np.isin(jobs["status"], tables.HOLDS_CHIPS)
+    assert (held_by_job == np.where(holding, jobs["chips"], 0)).all(), "a gang is whole or nothing"
+    assert (held_on_node + nodes["free"] == nodes["chips"]).all(), "chips are neither lost nor made"
+    assert (nodes["free"] >= 0).all()
+    assert (nodes["up"] | (held_on_node == 0)).all(), "nothing runs on a node that is down"
+    assert (state.sites["used_w"] <= state.sites["cap_w"] * (1 + 1e-6)).all(), "the cap holds"
+    assert state.sites["used_w"].sum() == pytest.approx(held_by_job.sum() * CHIP_W)
+    assert (jobs["failures"] <= jobs["retries"] + 1).all()
+
+
+def play(made, choices):
+    """Live through the choices; returns the events that happened and the commands they gave."""
+    happened, commanded = [], []
+    for second, choice in enumerate(choices):
+        event = event_of(made, choice, float(second))
+        if event is None or not made.accepts(event):
+            continue
+        before = {name: made.status(name) for name in made.jobs()}
+        happened.append(event)
+        commands = made.apply(event)
+        commanded.append(commands)
+        check(made)
+        for name, status in before.items():
+            ended = status in ("done", "failed", "cancelled", "blocked")
+            assert not ended or made.status(name) == status, "what has ended stays so"
+        starts = [c.job for c in commands if isinstance(c, Start)]
+        assert len(starts) == len(set(starts)), "no job starts twice at once"
+        assert all(before.get(name) not in ("starting", "running") or
+                   Stop(name, made.attempt(name) - 1) in commands or
+                   isinstance(event, ev.JobLost | ev.JobStopped | ev.JobFailed)
+                   for name in starts)  # fmt: skip
+    return happened, commanded
+
+
+@settings(max_examples=300, deadline=None)
+@given(lives())
+def test_every_moment_of_every_life_keeps_the_invariants_and_replays(choices):
+    made = factory(cap_w=90.0, nodes=(4, 4, 4))
+    happened, commanded = play(made, choices)
+    note(f"{len(happened)} events")
+    again = factory(cap_w=90.0, nodes=(4, 4, 4))
+    assert [again.apply(event) for event in happened] == commanded
+    for one, other in zip(made.state, again.state, strict=True):
+        assert (one == other).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(lives())
+def test_every_accepted_job_ends_once_the_world_is_kind(choices):
+    made = factory(cap_w=90.0, nodes=(4, 4, 4))
+    play(made, choices)
+    now = 1000.0
+    for node in ("n1", "n2", "n3"):
+        made.apply(ev.NodeJoined(now, node, "mill/gpu", 4))
+    for _ in range(4 * len(made.jobs()) + 1):
+        now += 1000.0
+        made.apply(ev.Ticked(now))
+        for name in made.running():
+            attempt = made.attempt(name)
+            for event in (
+                ev.JobStarted(now, name, attempt, "mill/gpu", (), ()),
+                ev.JobDone(now, name, attempt, True, {}, {}),
+            ):
+                if made.accepts(event):
+                    made.apply(event)
+    assert {made.status(name) for name in made.jobs()} <= {"done", "failed", "cancelled", "blocked"}
+
+
+def compiled(module_name="gigafactory.factory.step"):
+    """The same source, a second time, every function of it compiled by numba."""
+    import numba
+
+    spec = util.find_spec(module_name)
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, function in list(vars(module).items()):
+        if inspect.isfunction(function) and function.__module__ == module_name:
+            setattr(module, name, numba.njit(function, boundscheck=True))
+    return module
+
+
+def test_the_core_compiled_by_numba_does_what_the_python_does():
+    fast = compiled()
+    from gigafactory.factory import step as slow
+
+    rng = np.random.default_rng(7)
+    names = ("submit", "start", "done", "fail", "lose", "checkpoint", "cancel", "lose-node",
+             "join", "drain", "tick")  # fmt: skip
+    made = factory(cap_w=90.0, nodes=(4, 4, 4))
+    pair = [tables.State(*(table.copy() for table in made.state)) for _ in "ab"]
+    happened = 0
+    for second in range(600):
+        choice = (str(rng.choice(names)), int(rng.integers(8)), int(rng.integers(4)))
+        event = event_of(made, choice, float(second))
+        if event is None or not made.accepts(event) or len(made.jobs()) > 40:
+            continue
+        made.apply(event)
+        # Rows that the door enters (names, edges, nodes) are copied; the rest each side computes.
+        encoded = made._encode(event)
+        pair = [entered(made.state, mine, event) for mine in pair]
+        outs = [np.zeros(200, tables.COMMAND) for _ in pair]
+        counts = [side.step(mine, encoded, out)
+                  for side, mine, out in zip((slow, fast), pair, outs, strict=True)]  # fmt: skip
+        assert counts[0] == counts[1]
+        assert (outs[0] == outs[1]).all()
+        for one, other in zip(*pair, strict=True):
+            assert (one == other).all()
+        happened += 1
+    assert happened > 200
+
+
+def entered(door, mine, event):
+    """`mine` with the rows that `Factory` itself writes before a step."""
+    mine = tables.State(*(
+        np.concatenate([table, np.zeros((len(like) - len(table), *table.shape[1:]), table.dtype)])
+        if len(like) > len(table) else table
+        for table, like in zip(mine, door, strict=True)
+    ))  # fmt: skip
+    if isinstance(event, ev.JobSubmitted):
+        j = door.counts[tables.JOBS] - 1
+        fixed = ("service", "chips", "priority", "retries")
+        for name in fixed:
+            mine.jobs[j][name] = door.jobs[j][name]
+        mine.rank[j] = door.rank[j]
+        mine.edges[:] = door.edges
+        mine.counts[tables.JOBS] = door.counts[tables.JOBS]
+        mine.counts[tables.EDGES] = door.counts[tables.EDGES]
+    elif isinstance(event, ev.NodeJoined):
+        mine.counts[tables.NODES] = door.counts[tables.NODES]
+    return mine
+
+
+def test_every_happening_has_an_event():
+    driven = set(HAPPENINGS.values())
+    inner = {tables.RELEASED, tables.RESUMED, tables.PLACED, tables.CUT}
+    assert driven | inner == set(range(len(tables.HAPPENING)))

@@ -1,0 +1,471 @@
+"""The links of the chain: facts, chips, models, performance, places, law, money."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gigafactory.stack import chips, facts, law, models, money, performance, sites
+
+TABLES = sorted(
+    path.stem
+    for path in facts.FOLDER.glob("*.csv")
+    if "quantity" in path.read_text(encoding="utf-8").splitlines()[0]
+)
+H100 = chips.chip("H100 SXM")
+CORE = chips.chip("cpu-core")
+MOE = models.read("qwen3-30b-a3b")
+SMALL = models.read("smollm2-135m")
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 3,
+    "vocab_size": 320,
+}
+SNAPSHOT = {
+    "name": "this-machine",
+    "kind": "cpu",
+    "model": "AMD EPYC",
+    "chips": 2,
+    "memory_bytes": 24e9,
+    "memory_bytes_per_chip": 12e9,
+    "flop_per_s": {"float32": 81e9, "bfloat16": 193e9},
+    "memory_bytes_per_s": 20e9,
+    "idle_w": 1.0,
+    "busy_w": 5.0,
+    "node_overhead_w": 5.0,
+    "when": "2026-11-21T00:00:00Z",
+}
+unhurried = settings(deadline=None, max_examples=60)  # CI machines have other things to do
+
+
+# Facts
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_fact_has_unit_basis_source_and_date(table):
+    for fact in facts.load(table):
+        where = f"{table}: {fact.subject}, {fact.quantity}"
+        assert fact.unit, where
+        assert fact.basis in facts.BASES, where
+        assert fact.source, where
+        assert fact.as_of, where
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_fact_lies_in_its_range_and_unknown_is_said_to_be_so(table):
+    for fact in facts.load(table):
+        where = f"{table}: {fact.subject}, {fact.quantity}"
+        assert (fact.text == "") == (fact.basis == "unknown"), where
+        if fact.value is not None:
+            assert (fact.low if fact.low is not None else fact.value) <= fact.value, where
+            assert (fact.high if fact.high is not None else fact.value) >= fact.value, where
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_no_quantity_of_a_subject_is_stated_twice(table):
+    stated = [(fact.subject, fact.quantity) for fact in facts.load(table)]
+    assert len(set(stated)) == len(stated)
+
+
+def test_loading_makes_si():
+    h100 = facts.by_subject("chips")["H100 SXM"]
+    assert h100["peak_memory_bandwidth"].value == pytest.approx(3.35e12)
+    assert h100["peak_bfloat16"].value == pytest.approx(989e12)
+    assert facts.by_subject("systems")["h100-8"]["node_overhead"].value == pytest.approx(2800)
+
+
+def test_the_catalog_hash_changes_with_one_figure(tmp_path, monkeypatch):
+    before = facts.catalog_hash.__wrapped__()
+    for path in facts.FOLDER.glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(facts, "FOLDER", tmp_path)
+    copied = facts.catalog_hash.__wrapped__()
+    (tmp_path / "chips.csv").write_text("chip,quantity\n", encoding="utf-8")
+    assert len({before, copied, facts.catalog_hash.__wrapped__()}) == 3
+
+
+def test_the_stack_is_light_to_import():
+    code = (
+        "import sys; from gigafactory.stack import"
+        " chips, facts, law, models, money, performance, sites;"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'ray') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.strip() == "[]", answer.stderr
+
+
+# Chips
+
+
+@pytest.mark.parametrize("name", chips.names())
+def test_every_system_is_whole_and_below_its_peaks(name):
+    system = chips.system(name)
+    chip = system.chip
+    assert system.chips_per_node >= 1
+    assert 0 < chip.idle_w < chip.busy_w
+    assert set(chip.flop_per_s) == set(chips.DTYPES)
+    assert chip.flop_per_s["bfloat16"] < (chip.peak_flop_per_s or math.inf)
+    assert chip.memory_bytes_per_s < (chip.peak_memory_bytes_per_s or math.inf)
+
+
+def test_an_unknown_chip_is_refused_with_the_nearest_names():
+    with pytest.raises(chips.UnknownChip) as error:
+        chips.system("h100x8")
+    assert error.value.near[0] == "h100-8"
+
+
+def test_this_machine_is_modelled_until_it_is_measured():
+    assert chips.system("this-machine").chip.basis == "modelled"
+    measured = chips.system("this-machine", SNAPSHOT)
+    assert measured.chip.basis == "measured"
+    assert measured.chip.flop_per_s["float32"] == 81e9
+    assert measured.chips_per_node == 2
+
+
+def test_a_measured_gpu_is_known_to_the_law_by_its_device_name():
+    measured = chips.system(
+        "this-machine", SNAPSHOT | {"kind": "gpu", "model": "NVIDIA H100 80GB HBM3"}
+    )
+    assert measured.chip.tpp == H100.tpp
+    assert measured.chip.fabric_bytes_per_s == H100.fabric_bytes_per_s
+
+
+# Models
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "active"),
+    [
+        ("qwen3-30b-a3b", 30_532_122_624, 3.35e9),
+        ("qwen3-235b-a22b", 235_093_634_560, 22.19e9),
+        ("smollm2-135m", 134_515_008, 134.5e6),
+    ],
+)
+def test_parameters_are_those_the_world_knows(name, parameters, active):
+    model = models.read(name)
+    assert model.parameters == parameters
+    assert model.parameters_active == pytest.approx(active, rel=0.002)
+
+
+def configs():
+    """Shipped configs, and toys that turn each switch."""
+    for name in models.shipped():
+        yield name, json.loads((models.CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
+    qwen3 = LLAMA | {"model_type": "qwen3", "head_dim": 32}
+    moe = qwen3 | {
+        "model_type": "qwen3_moe",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48,
+    }
+    yield "llama", LLAMA
+    yield "llama tied", LLAMA | {"tie_word_embeddings": True}
+    yield "llama biased", LLAMA | {"attention_bias": True, "mlp_bias": True}
+    yield "mistral", LLAMA | {"model_type": "mistral", "sliding_window": None}
+    yield "qwen2", LLAMA | {"model_type": "qwen2"}
+    yield "qwen3", qwen3
+    yield "qwen3 biased", qwen3 | {"attention_bias": True}
+    yield "qwen3_moe", moe
+    yield "qwen3_moe every second", moe | {"decoder_sparse_step": 2}
+    yield "qwen3_moe dense first", moe | {"mlp_only_layers": [0]}
+
+
+@pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in configs()])
+def test_parameters_equal_those_that_transformers_counts(config):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    with torch.device("meta"):
+        module = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(config["model_type"], **fields)
+        )
+    assert models.read(config).parameters == module.num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("name", "gflop_per_token"), [("qwen3-30b-a3b", 23.00), ("qwen3-235b-a22b", 148.0)]
+)
+def test_flops_are_those_of_published_runs(name, gflop_per_token):
+    # TFLOP/s over tokens/s of Megatron-Bridge 26.08 at 4096 tokens, medians of its rows.
+    flops = models.flops_per_token(models.read(name), 4096)
+    assert flops == pytest.approx(gflop_per_token * 1e9, rel=0.007)
+
+
+def test_adapters_are_those_that_peft_adds():
+    # peft 0.17, r=16, all-linear, on SmolLM2-135M.
+    assert models.adapter_parameters(SMALL, 16) == 4_884_480
+
+
+def test_the_cache_of_a_token_is_keys_and_values_of_all_layers():
+    assert models.kv_bytes_per_token(SMALL, 2) == 2 * 30 * 3 * 64 * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model_type": "mamba"}, "model_type"),
+        ({"model_type": None}, "model_type"),
+        ({"hidden_size": None}, "hidden_size"),
+        ({"num_hidden_layers": "many"}, "num_hidden_layers"),
+        ({"vocab_size": 0}, "vocab_size"),
+        ({"intermediate_size": None}, "intermediate_size"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"use_sliding_window": True}, "sliding_window"),
+    ],
+)
+def test_what_is_not_understood_is_refused_by_field(change, field):
+    with pytest.raises(models.UnknownModel) as error:
+        models.read(LLAMA | change)
+    assert error.value.field == field
+    assert error.value.known
+
+
+def test_a_model_is_read_by_name_by_file_and_by_folder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
+    by_file, by_folder = models.read(tmp_path / "config.json"), models.read(str(tmp_path))
+    assert by_file == by_folder
+    with pytest.raises(models.UnknownModel, match="smollm2-135m"):
+        models.read("smollm-135m")
+
+
+# Performance
+
+tokens = st.integers(8, 4_000)
+counts = st.sampled_from([1, 2, 4, 8, 16, 64])
+precisions = st.sampled_from(chips.DTYPES)
+some_chips = st.sampled_from([H100, CORE, chips.chip("B200"), chips.chip("A100-80 SXM")])
+some_models = st.sampled_from([SMALL, MOE, models.read(LLAMA)])
+trainables = st.sampled_from(["all", "lora"])
+
+
+@unhurried
+@given(some_models, some_chips, counts, tokens, precisions, trainables)
+def test_the_terms_of_a_step_add_up(model, chip, count, batch, precision, trainable):
+    step = performance.train(model, chip, count, 512, batch * 512, precision, trainable)
+    assert step.step_s == step.compute_s + step.communication_s + step.optimizer_s
+    assert min(step.compute_s, step.optimizer_s) > 0 <= step.communication_s
+    assert 0 < step.mfu < 1
+    assert chip.idle_w <= step.power_w_per_chip <= chip.busy_w
+
+
+@unhurried
+@given(some_models, some_chips, counts, tokens, st.floats(1, 10), trainables)
+def test_a_faster_chip_is_never_slower(model, chip, count, batch, factor, trainable):
+    faster = replace(
+        chip,
+        flop_per_s={dtype: factor * rate for dtype, rate in chip.flop_per_s.items()},
+        memory_bytes_per_s=factor * chip.memory_bytes_per_s,
+        fabric_bytes_per_s=factor * chip.fabric_bytes_per_s,
+    )
+
+    def seconds(on):
+        yield performance.train(model, on, count, 512, batch * 512, "bfloat16", trainable).step_s
+        yield performance.score(model, on, count, 512, batch).total_s
+        yield performance.generate(model, on, count, 100, batch).total_s
+
+    assert all(new <= old for new, old in zip(seconds(faster), seconds(chip), strict=True))
+
+
+@unhurried
+@given(some_models, some_chips, counts, tokens, tokens)
+def test_more_tokens_never_take_less(model, chip, count, some, more):
+    def seconds(n):
+        yield performance.train(model, chip, count, 64, 64 * n, "bfloat16").step_s
+        yield performance.score(model, chip, count, 64, n).total_s
+        yield performance.generate(model, chip, count, n, 64).total_s
+        yield performance.generate(model, chip, count, 64, n).total_s
+        yield performance.generate(model, chip, count, 64, 64, n).total_s
+
+    fewer, all_of_them = seconds(some), seconds(some + more)
+    assert all(a <= b * (1 + 1e-9) for a, b in zip(fewer, all_of_them, strict=True))
+
+
+def test_a_decode_step_reads_the_experts_that_its_tokens_chose():
+    alone, crowd = (performance._parameters_read(MOE, batch) for batch in (1, 10_000))
+    assert alone == pytest.approx(MOE.parameters_multiplied)
+    lookup = MOE.parameters_active - MOE.parameters_multiplied
+    assert crowd == pytest.approx(MOE.parameters - lookup)
+
+
+def test_lora_is_quicker_and_smaller_than_all():
+    whole, lora = (
+        performance.train(SMALL, CORE, 2, 90, 720, "bfloat16", which) for which in ("all", "lora")
+    )
+    assert lora.step_s < whole.step_s
+    assert lora.memory_bytes_per_chip < whole.memory_bytes_per_chip
+
+
+def test_threads_of_one_process_send_each_other_nothing():
+    threads = performance.train(SMALL, CORE, 2, 90, 720, "float32", ranks=1)
+    processes = performance.train(SMALL, CORE, 2, 90, 720, "float32")
+    assert threads.communication_s == 0 < processes.communication_s
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_parts():
+    model = models.read("qwen3-30b-a3b")
+    step = performance.train(model, H100, 64, 4096, 2**23, "bfloat16")
+    assert 4096 <= step.microbatch_tokens < 2**23 / 64
+    assert step.memory_bytes_per_chip <= H100.memory_bytes
+
+
+def test_a_model_too_large_for_its_chips_is_shown_to_be():
+    large = models.read("qwen3-235b-a22b")
+    step = performance.train(large, H100, 8, 4096, 2**20, "bfloat16")
+    assert step.memory_bytes_per_chip > H100.memory_bytes
+
+
+def test_known_runs_are_met_within_their_range():
+    # LoRA as jobs/finetune.py does it: 3.75 s a step on one core, see data/performance.csv.
+    low, high = performance.time_range(CORE, "bfloat16")
+    step = performance.train(SMALL, CORE, 1, 90, 720, "bfloat16", "lora")
+    assert low < 3.75 / step.step_s < high
+    # SmolLM2-135M in transformers generate, one core, float32: 68 ms a step.
+    core = replace(CORE, memory_bytes_per_s=20e9)
+    answer = performance.generate(SMALL, core, 1, 32, 24, 1, "float32")
+    engine_s = facts.by_subject("performance")["cpu"]["engine_overhead"].value
+    assert answer.step_s - engine_s == pytest.approx(0.068, rel=0.2)
+
+
+def test_a_dtype_without_a_rate_is_refused_by_name():
+    slow = replace(CORE, flop_per_s={"float32": 81e9})
+    with pytest.raises(performance.UnknownPrecision, match="known: float32"):
+        performance.train(SMALL, slow, 1, 90, 720, "bfloat16")
+
+
+# Places
+
+
+@pytest.mark.parametrize("code", sites.names())
+def test_every_place_has_every_figure_with_basis_and_source(code):
+    place = sites.place(code)
+    assert place.electricity_price[0] > 0
+    assert place.carbon_g_per_kwh > 0
+    assert place.pue >= 1
+    assert (
+        set(place.basis) == set(place.sources) == {"electricity_price", "carbon_g_per_kwh", "pue"}
+    )
+
+
+def test_a_proxy_is_marked():
+    brazil = sites.place("BR")
+    assert brazil.basis["electricity_price"] == "assumed"
+    assert brazil.sources["electricity_price"].startswith("proxy")
+    assert sites.place("Brazil") == sites.place("br") == brazil
+
+
+def test_an_unknown_place_is_refused_with_the_nearest_names():
+    with pytest.raises(sites.UnknownPlace) as error:
+        sites.place("Itly")
+    assert error.value.near == ["Italy"]
+
+
+# Law
+
+
+@pytest.mark.parametrize(
+    ("chip", "to", "owner", "on", "outcome"),
+    [  # Cases of shared/facts/export_cases.csv on the chips of this catalog; stricter of US and CN.
+        ("A100-80 SXM", "CN", "CN", "2022-07-15", "no_rule_applies"),
+        ("H100 SXM", "CN", "CN", "2022-09-15", "licence_required"),
+        ("A100-80 SXM", "CN", "CN", "2022-09-15", "licence_required"),
+        ("H100 SXM", "VN", "VN", "2024-06-15", "licence_required"),
+        ("H100 SXM", "IT", "IT", "2024-06-15", "no_rule_applies"),
+        ("H100 SXM", "IN", "IN", "2025-06-15", "no_rule_applies"),
+        ("H200 SXM", "CN", "CN", "2025-11-15", "presumption_of_denial"),
+        ("H200 SXM", "CN", "CN", "2026-02-10", "case_by_case"),
+        ("H200 SXM", "RU", "RU", "2026-02-10", "presumption_of_denial"),
+        ("B200", "CN", "CN", "2026-02-10", "presumption_of_denial"),
+        # A Chinese firm's daughter abroad is China (BIS guidance of 2026-05-31), home is not.
+        ("H100 SXM", "FR", "CN", "2026-06-15", "presumption_of_denial"),
+        ("H100 SXM", "US", "CN", "2026-06-15", "no_rule_applies"),
+        # China's own hand, stricter than the US by then.
+        ("H200 SXM", "CN", "CN", "2026-05-15", "withheld"),
+    ],
+)
+def test_the_law_says_what_the_day_said(chip, to, owner, on, outcome):
+    assert law.verdict(chips.chip(chip), to, owner, date.fromisoformat(on)).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("chip", "to", "owner"),
+    [
+        (replace(H100, tpp=None), "CN", "CN"),
+        (H100, "FR", None),  # whose is it?
+        (H100, "KE", "FR"),  # which group is Kenya in?
+    ],
+)
+def test_what_is_missing_makes_the_verdict_unknown_never_free(chip, to, owner):
+    verdict = law.verdict(chip, to, owner, date(2025, 1, 1))
+    assert verdict.outcome == "unknown"
+    assert not verdict.may_stand
+
+
+def test_no_rule_speaks_of_a_cpu_core():
+    verdict = law.verdict(CORE, "CN", None, date(2026, 6, 1))
+    assert verdict.outcome == "no_rule_applies"
+    assert verdict.may_stand
+
+
+@unhurried
+@given(
+    st.floats(0, 40_000),
+    st.floats(0, 40_000),
+    st.sampled_from(["CN", "RU", "AE", "FR"]),
+    st.dates(date(2023, 11, 17), date(2026, 1, 12)),
+)
+def test_a_stronger_chip_is_never_more_lawful(tpp, more, to, on):
+    def strictness(figure):
+        return law.OUTCOMES.index(law.verdict(replace(H100, tpp=figure), to, to, on).outcome)
+
+    assert strictness(tpp) <= strictness(tpp + more)
+
+
+def test_every_rule_can_be_read():
+    for row in facts.rows("law_rules"):
+        assert row["outcome"] in law.OUTCOMES, row["rule"]
+        assert row["source"].startswith("https://"), row["rule"]
+        assert row["from_date"] < (row["to_date"] or "9999"), row["rule"]
+        assert int(row["priority"]) > 0, row["rule"]
+
+
+# Money
+
+
+def test_money_goes_there_and_back():
+    rates = money.rates()
+    there = money.convert(10, "EUR", "CNY", rates)
+    assert money.convert(there, "CNY", "EUR", rates) == pytest.approx(10)
+    assert money.convert(10, "XYZ", "XYZ", {}) == 10
+    with pytest.raises(money.UnknownCurrency, match="XYZ"):
+        money.convert(10, "XYZ", "EUR", rates)
+
+
+def test_micro_units_are_whole_and_halves_go_to_even():
+    assert money.micro(0.1) == 100_000
+    assert money.micro(0.0000005) == 0
+    assert money.micro(0.0000015) == 2
+
+
+@pytest.mark.parametrize("name", sorted(facts.by_subject("chips")))
+def test_every_chip_has_a_dated_rent_with_a_range(name):
+    rent = money.chip_hour_price(name)
+    assert rent.low <= rent.value <= rent.high
+    assert rent.unit == "USD/GPU-h"
+    assert rent.as_of
+
+
+def test_data_files_are_tidy():
+    for path in facts.FOLDER.glob("*.csv"):
+        with open(path, encoding="utf-8", newline="") as file:
+            widths = {len(row) for row in csv.reader(file)}
+        assert len(widths) == 1, f"{path.name}: rows of {widths} columns"
