@@ -1,0 +1,157 @@
+"""What a schema cannot see: names that lead nowhere, circles, jobs larger than the factory.
+
+`check` yields `(place, what, why, remedy)` for each; `load` turns places into lines.
+"""
+
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from gigafactory.blueprint.schema import Blueprint, Evaluate, Serve, Workload
+from gigafactory.faults import nearest
+from gigafactory.stack import chips, models, sites
+
+Found = tuple[tuple, str, str, str]
+
+
+def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
+    """Every fault in a blueprint whose schema is right."""
+    yield from _sites(blueprint)
+    yield from _models(blueprint, folder)
+    for name, work in blueprint.workloads.items():
+        yield from _names(blueprint, name, work)
+        yield from _size(blueprint, name, work)
+    yield from _circles(blueprint)
+
+
+def _sites(blueprint: Blueprint) -> Iterator[Found]:
+    systems = [(("reference",), blueprint.reference)] if blueprint.reference else []
+    for name, site in blueprint.sites.items():
+        systems += [(("sites", name, "systems", system), system) for system in site.systems]
+        try:
+            sites.place(site.country)
+        except sites.UnknownPlace:
+            if None in (site.pue, site.electricity, site.carbon_g_per_j):
+                yield (
+                    ("sites", name, "country"),
+                    f"the catalog knows no place {site.country}",
+                    "so it has no electricity price, carbon or PUE for it",
+                    "state `electricity`, `carbon` and `pue` of the site",
+                )
+        if site.electricity:
+            yield from _currency(
+                blueprint, ("sites", name, "electricity"), site.electricity.currency
+            )
+    for place, system in systems:
+        if system not in chips.names():
+            yield (
+                place,
+                f"there is no system {system!r}",
+                "it is not in the catalog",
+                nearest(system, chips.names()),
+            )
+
+
+def _currency(blueprint: Blueprint, place: tuple, currency: str) -> Iterator[Found]:
+    rates = blueprint.exchange.rates if blueprint.exchange else {}
+    if currency != blueprint.currency and currency not in rates:
+        yield (
+            place,
+            f"{currency} has no exchange rate",
+            f"the blueprint's currency is {blueprint.currency}",
+            f"add `exchange: {{on: DATE, rates: {{{currency}: ...}}}}`",
+        )
+
+
+def _models(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
+    for name, source in blueprint.models.items():
+        place = ("models", name, "config")
+        path = folder / source.config if isinstance(source.config, str) else None
+        try:
+            models.read(path if path and path.exists() else source.config)
+        except models.UnknownModel as error:
+            yield (
+                place,
+                f"model {name!r} cannot be read",
+                str(error),
+                "see docs/blueprint.md#models",
+            )
+    for price_name in ("chip_s", "input", "output"):
+        if price := getattr(blueprint.prices, price_name):
+            key = "chip_hour" if price_name == "chip_s" else price_name
+            yield from _currency(blueprint, ("prices", key), price.currency)
+
+
+def _names(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
+    here = ("workloads", name)
+    used: list[tuple[str, str, Mapping]] = [("tenant", work.tenant, blueprint.tenants)]
+    used += [("sites", site, blueprint.sites) for site in work.sites or ()]
+    for key in ("after", "through"):
+        used += [(key, job, blueprint.workloads) for job in getattr(work, key)]
+    if "model" in type(work).model_fields:
+        used.append(("model", work.model, blueprint.models))
+    used += [("of", job, blueprint.workloads) for job in work.needs]
+    for key, value, known in used:
+        if value not in known:
+            yield (
+                (*here, key),
+                f"{key} {value!r} does not exist",
+                f"no {'workload' if known is blueprint.workloads else key} has that name",
+                nearest(value, known),
+            )
+    for judge in work.through:
+        if judge in blueprint.workloads and not isinstance(blueprint.workloads[judge], Evaluate):
+            yield (
+                (*here, "through"),
+                f"{judge!r} judges nothing",
+                f"it is a {blueprint.workloads[judge].kind}, and only an evaluate has a gate",
+                "name an evaluate job",
+            )
+    trained = blueprint.workloads.get(work.needs[0]) if work.needs else None
+    if trained and trained.kind not in ("pretrain", "finetune"):
+        yield (
+            (*here, "of"),
+            f"{work.needs[0]!r} makes no model",
+            f"it is a {trained.kind}",
+            "name a pretrain or finetune job",
+        )
+    if isinstance(work, Serve) and not work.through:
+        yield (
+            here,
+            f"{name!r} would serve a model that nothing has judged",
+            "a model is served only through its validation gate",
+            "add `through: [NAME OF AN EVALUATE JOB]`",
+        )
+
+
+def _size(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
+    """A gang lives within one pool. How large this machine is, the plan knows, not the file."""
+    named = [blueprint.sites[s] for s in work.sites or blueprint.sites if s in blueprint.sites]
+    systems = [item for site in named for item in site.systems.items() if item[0] in chips.names()]
+    if not systems or any(system == chips.THIS_MACHINE for system, _ in systems):
+        return
+    largest = max(chips.system(system).chips_per_node * nodes for system, nodes in systems)
+    if work.chips > largest:
+        yield (
+            ("workloads", name, "chips"),
+            f"{name!r} asks for {work.chips} chips and no site has them",
+            f"the largest system it may run on has {largest}",
+            f"ask for {largest} at most, or add nodes",
+        )
+
+
+def _circles(blueprint: Blueprint) -> Iterator[Found]:
+    graph = {
+        name: [n for n in (*w.needs, *w.after, *w.through) if n in blueprint.workloads]
+        for name, w in blueprint.workloads.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle = error.args[1]
+        yield (
+            ("workloads", circle[0]),
+            "jobs wait for each other in a circle",
+            " → ".join(reversed(circle)),
+            f"drop one of these dependencies, say {circle[0]!r} of {circle[1]!r}",
+        )

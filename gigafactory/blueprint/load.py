@@ -1,0 +1,225 @@
+"""Reading a blueprint: YAML to records, with file and line for everything that is wrong."""
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from gigafactory.blueprint.check import check
+from gigafactory.blueprint.schema import Blueprint
+from gigafactory.faults import Fault, Refused, nearest
+
+# Where blueprints lie: beside the package in a checkout, inside it in a wheel.
+FOLDERS = (Path(__file__).parents[2] / "blueprints", resources.files("gigafactory") / "blueprints")
+
+
+def load(source: str | Path, overrides: Iterable[str] = ()) -> Blueprint:
+    """The blueprint at a path, or a shipped one by name, with `PATH=VALUE` overrides applied.
+
+    Raises `Refused` with every fault found, each with its line.
+    """
+    path = find(source)
+    return parse(path.read_text(encoding="utf-8"), path, overrides)
+
+
+def parse(text: str, path: Path, overrides: Iterable[str] = ()) -> Blueprint:
+    """A blueprint from its text; `path` names it in faults and anchors relative paths."""
+    tree = read_tree(text, path)
+    for override in overrides:
+        _override(tree, override)
+    try:
+        blueprint = Blueprint.model_validate(tree)
+    except ValidationError as error:
+        raise Refused(*(_fault(tree, path.name, e) for e in error.errors())) from None
+    faults = [
+        Fault(what, f"{path.name}{_line(tree, place)}, {_dotted(place)}", why, remedy)
+        for place, what, why, remedy in check(blueprint, path.parent)
+    ]
+    if faults:
+        raise Refused(*faults)
+    return _anchor(blueprint, path.parent)
+
+
+def read_tree(text: str, path: Path) -> Any:
+    """The YAML tree, which knows its lines. Raises `Refused` where it is no YAML mapping."""
+    try:
+        tree = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else 1
+        raise Refused(
+            Fault(
+                "the file is not YAML",
+                f"{path.name}:{line}",
+                error.problem or str(error),
+                "mind indentation and quotes; docs/blueprint.md has an example to start from",
+            )
+        ) from None
+    if not isinstance(tree, Mapping):
+        raise Refused(
+            Fault(
+                "the file holds no blueprint",
+                f"{path.name}:1",
+                f"it is a {type(tree).__name__}, not a mapping of keys",
+                "start from `gigafactory schema example`",
+            )
+        )
+    return tree
+
+
+def find(source: str | Path) -> Path:
+    """Path of a blueprint given by path or by shipped name."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    ready = shipped()
+    if str(source) in ready:
+        return ready[str(source)]
+    raise Refused(
+        Fault(
+            f"there is no blueprint {str(source)!r}",
+            str(source),
+            "it is neither a file nor the name of a shipped blueprint",
+            nearest(str(source), ready),
+        )
+    )
+
+
+def shipped() -> dict[str, Path]:
+    """Ready blueprints by name."""
+    return {
+        file.stem: file
+        for folder in map(Path, map(str, FOLDERS))
+        if folder.is_dir()
+        for file in sorted(folder.glob("*.yaml"))
+    }
+
+
+def _override(tree: Any, override: str) -> None:
+    """Set `a.b.c=value` in the tree; the value is read as YAML, like the file."""
+    place, sign, value = override.partition("=")
+    *above, last = place.strip().split(".")
+    if not sign or not last:
+        raise Refused(
+            Fault(
+                f"--set {override!r} sets nothing",
+                "--set",
+                "it has no '='" if not sign else "it names no key",
+                "write it as --set sites.milan.power=62MW",
+            )
+        )
+    node = tree
+    for key in above:
+        if not isinstance(node, Mapping) or key not in node:
+            known = node if isinstance(node, Mapping) else ()
+            raise Refused(
+                Fault(
+                    f"--set {override!r} leads nowhere",
+                    f"--set {place}",
+                    f"{key!r} is not in the blueprint",
+                    nearest(key, known),
+                )
+            )
+        node = node[key]
+    node[last] = YAML(typ="safe").load(value)
+
+
+def _anchor(blueprint: Blueprint, folder: Path) -> Blueprint:
+    """Make relative paths of models absolute, so that the blueprint no longer needs its file."""
+    models = {}
+    for name, source in blueprint.models.items():
+        config = source.config
+        if isinstance(config, str) and (folder / config).exists():
+            config = json.loads(_config_file(folder / config).read_text(encoding="utf-8"))
+        weights = source.weights
+        if weights and (folder / weights).exists():
+            weights = str((folder / weights).resolve())
+        models[name] = source.model_copy(update={"config": config, "weights": weights})
+    return blueprint.model_copy(update={"models": models})
+
+
+def _config_file(path: Path) -> Path:
+    return path / "config.json" if path.is_dir() else path
+
+
+def _fault(tree: Any, file: str, error: Mapping[str, Any]) -> Fault:
+    """A pydantic error as a fault with its line."""
+    place = _real_place(tree, error["loc"])
+    where = f"{file}{_line(tree, place)}, {_dotted(place)}"
+    key, kind = str(place[-1]) if place else "", error["type"]
+    if kind == "extra_forbidden":
+        parent, remedy = _dotted(place[:-1]) or "a blueprint", nearest(key, _keys(tree, place[:-1]))
+        return Fault(f"unknown key {key!r}", where, f"{parent} has no such key", remedy)
+    if kind == "missing":
+        return Fault(
+            f"{key!r} is missing",
+            where,
+            "it has no default",
+            f"add `{key}: ...`; see docs/blueprint.md",
+        )
+    value = error.get("input")
+    shown = f"{value!r}" if isinstance(value, str | int | float | bool) else type(value).__name__
+    why = error["msg"].removeprefix("Value error, ")
+    return Fault(f"{_dotted(place)} cannot be {shown}", where, why, _remedy(error))
+
+
+def _remedy(error: Mapping[str, Any]) -> str:
+    context = error.get("ctx") or {}
+    if "expected_tags" in context:
+        return f"one of {context['expected_tags']}"
+    if "expected" in context:
+        return f"write {context['expected']}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"it must match {context.get('pattern')}"
+    return "`gigafactory schema blueprint` prints what every key takes"
+
+
+def _real_place(tree: Any, loc: tuple) -> tuple:
+    """`loc` without the tags that pydantic adds for unions."""
+    place, node = [], tree
+    for index, part in enumerate(loc):
+        last = index == len(loc) - 1
+        inside = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if inside or (isinstance(node, Mapping) and part in node):
+            node = node[part]
+        elif not last or part == "[key]":
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _line(tree: Any, place: tuple) -> str:
+    """`:12`, the line of the last part of `place` that stands in the file."""
+    line, node = 1, tree
+    for part in place:
+        try:
+            found = node.lc.item(part) if isinstance(node, list) else node.lc.key(part)
+            node, line = node[part], found[0] + 1
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return f":{line}"
+
+
+def _dotted(place: Iterable[Any]) -> str:
+    return ".".join(map(str, place))
+
+
+def _keys(tree: Any, place: tuple) -> list[str]:
+    """Keys that the schema knows at `place`."""
+    schema: dict[str, Any] = Blueprint.model_json_schema()
+    definitions, node, value = schema["$defs"], schema, tree
+    for part in place:
+        value = value.get(part) if isinstance(value, Mapping) else None
+        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        node = next((n for n in node.get("anyOf", ()) if "$ref" in n), node)
+        if "discriminator" in node and isinstance(value, Mapping):
+            reference = node["discriminator"]["mapping"].get(value.get("kind"), "")
+            node = {"$ref": reference}
+        if "$ref" in node:
+            node = definitions.get(node["$ref"].rsplit("/", 1)[-1], {})
+    return list(node.get("properties", ()))

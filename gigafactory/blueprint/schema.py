@@ -1,0 +1,193 @@
+"""The blueprint: sites, chips, tenants, models and workloads, as typed records.
+
+A field is written in people's units under its plain name (`power: 50 MW`) and read in SI
+under a name that carries the unit (`site.power_w`). docs/blueprint.md explains the file.
+"""
+
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from gigafactory import units
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", examples=["FR"])]
+Watts = units.quantity("W")
+Tokens = units.quantity("token")
+GramsPerJoule = units.quantity("gCO2e/J")
+PricePerJoule = units.price("J")
+PricePerChipSecond = units.price("chip*s")
+PricePerToken = units.price("token")
+Threshold = Annotated[str, Field(pattern=r"^(>=|<=|>|<)\s*-?\d+(\.\d+)?$", examples=[">= 0.9"])]
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)]
+
+
+class Part(BaseModel):
+    """A part of the file: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Exchange(Part):
+    """Rates of a day: what one unit of each currency costs in the blueprint's."""
+
+    on: date
+    rates: dict[str, Annotated[float, Field(gt=0)]]
+
+
+class Site(Part):
+    """A place with power and systems. What is left out comes from the catalog, by country."""
+
+    country: Country
+    power_w: Annotated[Watts, Field(gt=0)] = Field(alias="power")
+    systems: dict[Name, Annotated[int, Field(gt=0)]] = Field(
+        description="nodes of each system, `{this-machine: 1}`"
+    )
+    pue: Annotated[float, Field(ge=1, le=3)] | None = None
+    electricity: PricePerJoule | None = None
+    carbon_g_per_j: GramsPerJoule | None = Field(None, alias="carbon")
+
+
+class Tenant(Part):
+    """Somebody who pays. `weight` is the share that tenants compete with."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Prices(Part):
+    """What tenants pay. Without `chip_hour` the catalog's rental price of the chip holds."""
+
+    chip_s: PricePerChipSecond | None = Field(None, alias="chip_hour")
+    input: PricePerToken | None = None
+    output: PricePerToken | None = None
+
+
+class ModelSource(Part):
+    """A model: the architecture from a Hugging Face config, and where weights come from.
+
+    `config` is a shipped name, a path beside the blueprint, or the config itself; without
+    `weights` a model starts from random ones.
+    """
+
+    config: str | dict[str, Any]
+    weights: str | None = None
+
+
+class Workload(Part):
+    """What all kinds of job share."""
+
+    tenant: Name
+    chips: Annotated[int, Field(gt=0)] = 1
+    sites: Names | None = Field(None, description="where it may run; all sites by default")
+    after: Names = ()
+    through: Names = Field((), description="evaluations that must have passed first")
+    priority: int = 0
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    seed: int = 1
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the jobs whose output this one reads."""
+        return ()
+
+
+class Pretrain(Workload):
+    """Train a model from random weights on text."""
+
+    kind: Literal["pretrain"]
+    model: Name
+    data: Literal["stdlib"] = "stdlib"
+    tokens: Annotated[Tokens, Field(gt=0)]
+    sequence: Annotated[int, Field(gt=1)] = 256
+    batch_tokens: Annotated[int, Field(gt=0)] = 8192
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_steps: Annotated[int, Field(gt=0)] = 50
+
+
+class Finetune(Workload):
+    """Teach a pretrained model a task, by low-rank adapters merged at the end."""
+
+    kind: Literal["finetune"]
+    model: Name
+    data: Literal["warehouse"] = "warehouse"
+    steps: Annotated[int, Field(gt=0)]
+    batch: Annotated[int, Field(gt=0)] = 8
+    rank: Annotated[int, Field(gt=0)] = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    checkpoint_steps: Annotated[int, Field(gt=0)] = 5
+
+
+class Evaluate(Workload):
+    """Judge what a job made. The gate is fail-closed: a metric it names must be there."""
+
+    kind: Literal["evaluate"]
+    of: Name
+    suite: Literal["bits_per_byte", "tool_calls"]
+    examples: Annotated[int, Field(gt=0)] = 40
+    gate: dict[str, Threshold] = {}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The judged job."""
+        return (self.of,)
+
+
+class Serve(Workload):
+    """Answer requests with what a job made, for as long as the factory is up."""
+
+    kind: Literal["serve"]
+    of: Name
+    prompt: str = Field("Hello", description="the question `up` asks for its first token")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The job whose model is served."""
+        return (self.of,)
+
+
+AnyWorkload = Annotated[Pretrain | Finetune | Evaluate | Serve, Field(discriminator="kind")]
+
+
+class Blueprint(Part):
+    """A factory, whole: what stands where, for whom, and what it is to do."""
+
+    gigafactory: Literal[1] = Field(description="version of this format")
+    name: Name
+    currency: Literal["EUR", "USD", "CNY", "GBP", "CHF", "JPY"] = "EUR"
+    exchange: Exchange | None = None
+    start: date = Field(description="first day of the plan")
+    owner: Country = Field(description="country of the ultimate parent")
+    reference: Name | None = Field(None, description="a system to quote every job on as well")
+    sites: dict[Name, Site] = Field(min_length=1)
+    tenants: dict[Name, Tenant] = Field(min_length=1)
+    prices: Prices = Prices()
+    models: dict[Name, ModelSource] = {}
+    workloads: dict[Name, AnyWorkload] = Field(min_length=1)
+
+
+class JobSpec(Part):
+    """One job, resolved: everything that running it takes, whoever submitted it."""
+
+    name: Name
+    work: AnyWorkload
+    model_name: str | None = None
+    model_config_: dict[str, Any] | None = Field(None, alias="model_config")
+    weights: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What kind of job it is."""
+        return self.work.kind
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Every job that must be done before this one starts."""
+        return tuple(dict.fromkeys((*self.work.needs, *self.work.after, *self.work.through)))

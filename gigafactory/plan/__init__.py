@@ -1,0 +1,11 @@
+"""What will happen, said before anything does: quotes, layouts, a timeline, tables.
+
+plan = make(blueprint, measured)
+plan.quotes[0].duration_s            # Figure(value=..., low=..., high=..., basis=...)
+"""
+
+from gigafactory.plan.measured import Measured, Observation
+from gigafactory.plan.plan import Plan, PlannedJob, make, submit
+from gigafactory.plan.quote import Figure, Quote
+
+__all__ = ["Figure", "Measured", "Observation", "Plan", "PlannedJob", "Quote", "make", "submit"]

@@ -1,0 +1,290 @@
+"""The plan: every job quoted and placed, and the tables from which the factory runs.
+
+A plan is data and carries the hashes of what it was made from; the same blueprint, catalog
+and measurements give the same plan to the byte.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from gigafactory.blueprint.schema import Blueprint, JobSpec, Workload
+from gigafactory.faults import Fault, Refused
+from gigafactory.plan.measured import Measured
+from gigafactory.plan.quote import Frozen, Quote, Where, exchange, place, price
+from gigafactory.stack import chips, facts, models, money
+
+
+class PlannedJob(Frozen):
+    """A job with its quote, the place chosen for it, and what was not chosen."""
+
+    spec: JobSpec
+    quote: Quote
+    pools: tuple[str, ...]
+    """Where it may run, best first."""
+    rejected: tuple[str, ...] = ()
+    reference: Quote | None = None
+    start_s: float = 0.0
+    end_s: float = 0.0
+
+    def submission(self) -> dict[str, Any]:
+        """What the event says with which the job is accepted."""
+        work = self.spec.work
+        return {
+            "job": self.spec.name,
+            "tenant": work.tenant,
+            "kind": work.kind,
+            "chips": work.chips,
+            "pools": self.pools,
+            "priority": work.priority,
+            "retries": work.retries,
+            "service": work.kind == "serve",
+            "after": self.spec.after,
+            "through": work.through,
+            "spec": self.spec.model_dump(mode="json", by_alias=True),
+            "quote": self.quote.model_dump(mode="json"),
+        }
+
+
+class Plan(BaseModel):
+    """Decisions, quotes, reasons and tables. Times are seconds from the start of the run."""
+
+    name: str
+    currency: str
+    blueprint_hash: str
+    catalog_hash: str
+    measured_hash: str
+    start: str
+    owner: str
+    tenants: dict[str, float]
+    sites: dict[str, float]
+    """Power cap of each, W."""
+    places: list[Where]
+    jobs: list[PlannedJob]
+    token_prices: dict[str, float]
+    """Money per `input` and `output` token."""
+    prompt: str | None
+    measured: Measured
+    blueprint: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Identity of the plan."""
+        return _hash(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def time_to_first_token_s(self) -> float | None:
+        """When the first service answers, or None without one."""
+        services = [job.end_s for job in self.jobs if job.spec.kind == "serve"]
+        return min(services, default=None)
+
+    def tables(self) -> dict[str, Any]:
+        """What the factory core needs: sites with caps, pools with draws."""
+        return {
+            "sites": list(self.sites.items()),
+            "pools": [(where.pool, where.site, where.chip_w) for where in self.places],
+        }
+
+    def nodes(self) -> dict[str, tuple[str, int]]:
+        """Pool and chips of every node, by name."""
+        return {
+            f"{where.pool}-{number}": (where.pool, where.chips_per_node)
+            for where in self.places
+            for number in range(1, where.nodes + 1)
+        }
+
+    def job(self, name: str) -> PlannedJob:
+        """The planned job of that name."""
+        return next(job for job in self.jobs if job.spec.name == name)
+
+    def where(self, pool: str) -> Where:
+        """The place of that pool name."""
+        return next(where for where in self.places if where.pool == pool)
+
+
+def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
+    """Plan a blueprint. Raises `Refused` with a reason for every job that fits nowhere."""
+    measured = measured or Measured()
+    places = [
+        place(blueprint, site, system, nodes, measured)
+        for site, at in blueprint.sites.items()
+        for system, nodes in at.systems.items()
+    ]
+    jobs, faults = [], []
+    for name, work in _in_order(blueprint.workloads).items():
+        try:
+            jobs.append(_plan_job(blueprint, resolve(blueprint, name, work), places, measured))
+        except Refused as refused:
+            faults += refused.faults
+    if faults:
+        raise Refused(*faults)
+    first = next((job.spec.work for job in jobs if job.spec.kind == "serve"), None)
+    return Plan(
+        name=blueprint.name,
+        currency=blueprint.currency,
+        blueprint_hash=_hash(blueprint.model_dump(mode="json")),
+        catalog_hash=facts.catalog_hash(),
+        measured_hash=_hash(measured.model_dump(mode="json")),
+        start=blueprint.start.isoformat(),
+        owner=blueprint.owner,
+        tenants={name: tenant.weight for name, tenant in blueprint.tenants.items()},
+        sites={name: site.power_w for name, site in blueprint.sites.items()},
+        places=places,
+        jobs=_timeline(jobs, places),
+        token_prices=_token_prices(blueprint),
+        prompt=first.prompt if first else None,
+        measured=measured,
+        blueprint=blueprint.model_dump(mode="json"),
+    )
+
+
+def submit(blueprint: Blueprint, name: str, work: Workload, measured: Measured) -> PlannedJob:
+    """Plan one more job for a factory that already runs."""
+    places = [
+        place(blueprint, site, system, nodes, measured)
+        for site, at in blueprint.sites.items()
+        for system, nodes in at.systems.items()
+    ]
+    return _plan_job(blueprint, resolve(blueprint, name, work), places, measured)
+
+
+def resolve(blueprint: Blueprint, name: str, work: Workload) -> JobSpec:
+    """A workload as a job: its model looked up, so that nothing else need be known."""
+    source = work
+    while "model" not in type(source).model_fields:
+        source = blueprint.workloads[source.needs[0]]
+    model = blueprint.models[source.model]
+    config = model.config
+    if isinstance(config, str):
+        config = json.loads((models.CONFIGS / f"{config}.json").read_text(encoding="utf-8"))
+    return JobSpec(
+        name=name, work=work, model_name=source.model, model_config_=config, weights=model.weights
+    )
+
+
+def _plan_job(
+    blueprint: Blueprint, spec: JobSpec, places: list[Where], measured: Measured
+) -> PlannedJob:
+    allowed = [w for w in places if spec.work.sites is None or w.site in spec.work.sites]
+    quotes, reasons = [], []
+    for where in allowed:
+        chip = chips.system(where.system, measured.machine).chip
+        quote = price(spec, where, chip, measured) if spec.work.chips <= where.chips else None
+        if why := _refusal(blueprint, spec, where, chip, quote):
+            reasons.append(f"{where.pool}: {why}")
+        else:
+            quotes.append(quote)
+    if not quotes:
+        raise Refused(_no_place(spec, allowed, reasons))
+    quotes.sort(key=lambda quote: (quote.duration_s.value, quote.money.value, quote.pool))
+    best = quotes[0]
+    slower = [
+        f"{quote.pool}: {quote.duration_s.value / best.duration_s.value:.1f} times as long"
+        for quote in quotes[1:]
+    ]
+    return PlannedJob(
+        spec=spec,
+        quote=best,
+        pools=tuple(quote.pool for quote in quotes),
+        rejected=(*reasons, *slower),
+        reference=_reference(blueprint, spec, measured),
+    )
+
+
+def _refusal(
+    blueprint: Blueprint, spec: JobSpec, where: Where, chip: chips.Chip, quote: Quote | None
+) -> str | None:
+    """Why a job cannot run in a place, or None."""
+    if quote is None:
+        return f"it has {where.chips} chips, {spec.work.chips} are asked for"
+    draw_w, cap_w = where.chip_w * spec.work.chips, blueprint.sites[where.site].power_w
+    if draw_w > cap_w:
+        return f"it would draw {draw_w:.0f} W, the site has {cap_w:.0f} W"
+    if quote.memory_bytes_per_chip > chip.memory_bytes:
+        needed, has = quote.memory_bytes_per_chip / 1e9, chip.memory_bytes / 1e9
+        return f"it needs {needed:.1f} GB a chip, there are {has:.1f} GB"
+    return None
+
+
+def _no_place(spec: JobSpec, allowed: list[Where], reasons: list[str]) -> Fault:
+    most = max((where.chips for where in allowed), default=0)
+    remedy = "raise the site's power, or take a smaller model"
+    if spec.work.chips > most:
+        remedy = f"ask for {most} chips at most, or add nodes to the site"
+    return Fault(
+        f"{spec.name!r} fits nowhere",
+        f"workloads.{spec.name}",
+        "; ".join(reasons) or "it may run at no site",
+        remedy,
+    )
+
+
+def _reference(blueprint: Blueprint, spec: JobSpec, measured: Measured) -> Quote | None:
+    """The same job on one node of the reference system, at the blueprint's first site.
+
+    Training takes the whole node; the rest takes one chip.
+    """
+    if blueprint.reference is None:
+        return None
+    where = place(blueprint, next(iter(blueprint.sites)), blueprint.reference, 1, measured)
+    rented = blueprint.model_copy(
+        update={"prices": blueprint.prices.model_copy(update={"chip_s": None})}
+    )
+    where = place(rented, where.site, where.system, 1, measured)
+    chip = chips.system(where.system, measured.machine).chip
+    count = where.chips if spec.kind == "pretrain" else 1
+    return price(spec, where, chip, measured, count)
+
+
+def _timeline(jobs: list[PlannedJob], places: list[Where]) -> list[PlannedJob]:
+    """When each job would start and end: in order, each as soon as what it needs is there.
+
+    A job holds its chips to its end, a service for ever; no failures. The twin tells more.
+    """
+    free_at = {where.pool: [0.0] * where.chips for where in places}
+    ends: dict[str, float] = {}
+    timed = []
+    for job in jobs:
+        chips_at = sorted(free_at[job.quote.pool])
+        count = job.spec.work.chips
+        ready = max((ends[name] for name in job.spec.after if name in ends), default=0.0)
+        start = max(ready, chips_at[count - 1])
+        end = start + job.quote.duration_s.value
+        held_until = float("inf") if job.spec.kind == "serve" else end
+        free_at[job.quote.pool] = [held_until] * count + chips_at[count:]
+        ends[job.spec.name] = end
+        timed.append(job.model_copy(update={"start_s": start, "end_s": end}))
+    return timed
+
+
+def _in_order(workloads: dict[str, Workload]) -> dict[str, Workload]:
+    """Workloads as written, each after all that it stands on."""
+    ordered: dict[str, Workload] = {}
+
+    def visit(name: str) -> None:
+        if name not in ordered:
+            work = workloads[name]
+            for before in (*work.needs, *work.after, *work.through):
+                visit(before)
+            ordered[name] = work
+
+    for name in workloads:
+        visit(name)
+    return ordered
+
+
+def _token_prices(blueprint: Blueprint) -> dict[str, float]:
+    rates = exchange(blueprint)
+    stated = {"input": blueprint.prices.input, "output": blueprint.prices.output}
+    return {
+        name: money.convert(price.amount, price.currency, blueprint.currency, rates)
+        if price
+        else 0.0
+        for name, price in stated.items()
+    }
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,290 @@
+"""A job's price before it runs: time, tokens, energy, carbon, money, each with a range.
+
+Where jobs of the same shape have run here, the quote is what they took, scaled by size;
+elsewhere it is modelled by `stack.performance`, with the wider range that models deserve.
+"""
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from gigafactory.blueprint.schema import (
+    Blueprint,
+    Evaluate,
+    Finetune,
+    JobSpec,
+    Pretrain,
+    Site,
+)
+from gigafactory.plan.measured import Measured
+from gigafactory.stack import chips, facts, models, money, performance, sites
+
+MODELLED_SPREAD = 0.5  # our models of small jobs have been off by up to that; see docs
+J_PER_KWH = 3.6e6
+
+
+class Frozen(BaseModel):
+    """A record that never changes."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Figure(Frozen):
+    """A number with its range and where it comes from."""
+
+    value: float
+    low: float
+    high: float
+    basis: Literal["measured", "modelled", "exact"]
+
+    def times(self, factor: float) -> "Figure":
+        """The figure in another unit, or at another price."""
+        return Figure(
+            value=self.value * factor,
+            low=self.low * factor,
+            high=self.high * factor,
+            basis=self.basis,
+        )
+
+
+class Layout(Frozen):
+    """How a job lies on its chips."""
+
+    chips: int
+    ranks: int
+    threads: int
+    parallel: Literal["fsdp", "threads", "engine"]
+
+
+class Where(Frozen):
+    """A place a job may run: chips of one system at one site, with what they cost there."""
+
+    pool: str
+    site: str
+    system: str
+    nodes: int
+    chips_per_node: int
+    chip_w: float
+    """Draw of one busy chip at the meter: its share of the node, times PUE."""
+    idle_w: float
+    """The same while it does nothing."""
+    carbon_g_per_j: float
+    price_chip_s: float
+    """Money for a chip held for a second, in the blueprint's currency."""
+
+    @property
+    def chips(self) -> int:
+        """Chips in the pool."""
+        return self.nodes * self.chips_per_node
+
+
+class Quote(Frozen):
+    """What one job will take in one place."""
+
+    job: str
+    pool: str
+    system: str
+    layout: Layout
+    shape: str
+    size: float
+    overhead_s: Figure
+    work_s: Figure
+    duration_s: Figure
+    """Of a service: until it answers."""
+    tokens: Figure
+    energy_kwh: Figure
+    carbon_g: Figure
+    money: Figure
+    memory_bytes_per_chip: float
+    reason: str
+
+
+def price(
+    spec: JobSpec, where: Where, chip: chips.Chip, measured: Measured, count: int | None = None
+) -> Quote:
+    """The quote of a job on `count` chips (those it asks for by default) of a place."""
+    count = count or spec.work.chips
+    layout = _layout(spec, chip, count)
+    model = models.read(spec.model_config_ or {})
+    work = _modelled(spec, model, chip, layout)
+    name = shape(spec, where.system, count)
+    seen = measured.like(name)
+    if seen:
+        overhead_s = _range(seen.overhead_s, seen.spread, "measured")
+        work_s = _range(seen.s_per_token * work.size, seen.spread, "measured")
+        tokens = _range(seen.tokens_per_size * work.size, 0.02, "measured")
+        power_w, spread = seen.power_w, seen.spread
+        reason = f"measured on {seen.count} earlier run{'s' * (seen.count > 1)}"
+    else:
+        overhead_s = _range(work.overhead_s, MODELLED_SPREAD, "modelled")
+        work_s = _range(work.work_s, MODELLED_SPREAD, "modelled")
+        tokens = _range(work.tokens, 0.0 if work.exact else 0.25, "modelled")
+        power_w, spread = where.chip_w * count, MODELLED_SPREAD
+        reason = work.reason
+    duration_s = _range(overhead_s.value + work_s.value, spread, overhead_s.basis)
+    energy_kwh = duration_s.times(power_w / J_PER_KWH).model_copy(update={"basis": "modelled"})
+    return Quote(
+        job=spec.name,
+        pool=where.pool,
+        system=where.system,
+        layout=layout,
+        shape=name,
+        size=work.size,
+        overhead_s=overhead_s,
+        work_s=work_s,
+        duration_s=duration_s,
+        tokens=tokens,
+        energy_kwh=energy_kwh,
+        carbon_g=energy_kwh.times(J_PER_KWH * where.carbon_g_per_j),
+        money=duration_s.times(count * where.price_chip_s),
+        memory_bytes_per_chip=work.memory_bytes_per_chip,
+        reason=reason,
+    )
+
+
+def place(
+    blueprint: Blueprint, site_name: str, system_name: str, nodes: int, measured: Measured
+) -> Where:
+    """A system at a site of the blueprint, with power, carbon and price filled in."""
+    site = blueprint.sites[site_name]
+    system = chips.system(system_name, measured.machine)
+    at = _local(blueprint, site)
+    overhead_w = system.node_overhead_w / system.chips_per_node
+    return Where(
+        pool=f"{site_name}/{system_name}",
+        site=site_name,
+        system=system_name,
+        nodes=nodes,
+        chips_per_node=system.chips_per_node,
+        chip_w=(system.chip.busy_w + overhead_w) * at["pue"],
+        idle_w=(system.chip.idle_w + overhead_w) * at["pue"],
+        carbon_g_per_j=at["carbon_g_per_j"],
+        price_chip_s=_chip_price(blueprint, system.chip),
+    )
+
+
+def shape(spec: JobSpec, system: str, count: int) -> str:
+    """Hash of what makes two jobs alike: all of the work but its size, name, owner and order."""
+    size = {"tokens", "steps", "tenant", "sites", "after", "through", "of", "priority", "retries"}
+    work = spec.work.model_dump(mode="json", exclude=size | {"seed", "gate", "prompt", "chips"})
+    what = [work, spec.model_config_, spec.weights, system, count]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class _Work(Frozen):
+    """What a model of the job says: its size in tokens, seconds and memory."""
+
+    size: float
+    tokens: float
+    exact: bool
+    overhead_s: float
+    work_s: float
+    memory_bytes_per_chip: float
+    reason: str
+
+
+def _modelled(spec: JobSpec, model: models.Model, chip: chips.Chip, layout: Layout) -> _Work:
+    """The job by the roofline of `stack.performance`."""
+    work, count = spec.work, layout.chips
+    weights_bytes = 4.0 * model.parameters
+    exact = isinstance(work, Pretrain)
+    if isinstance(work, Pretrain):
+        step = performance.train(
+            model,
+            chip,
+            count,
+            work.sequence,
+            work.batch_tokens,
+            work.precision,
+            ranks=layout.ranks,
+        )
+        steps = -(-int(work.tokens) // work.batch_tokens)
+        tokens, work_s = float(steps * work.batch_tokens), steps * step.step_s
+        memory_bytes, weights_bytes = step.memory_bytes_per_chip, 0.0
+        reason = f"{steps} steps of {work.batch_tokens} tokens at {step.mfu:.0%} MFU"
+    elif isinstance(work, Finetune):
+        length = _of_task(work.data, "example_tokens")
+        step = performance.train(
+            model,
+            chip,
+            count,
+            length,
+            work.batch * length,
+            "bfloat16",
+            "lora",
+            rank=work.rank,
+            ranks=layout.ranks,
+        )
+        tokens, work_s = float(work.steps * work.batch * length), work.steps * step.step_s
+        memory_bytes = step.memory_bytes_per_chip
+        reason = f"{work.steps} steps of {work.batch} examples at {step.mfu:.0%} MFU"
+    elif isinstance(work, Evaluate) and work.suite == "tool_calls":
+        prompt, new = _of_task("warehouse", "prompt_tokens"), _of_task("warehouse", "answer_tokens")
+        answers = performance.generate(model, chip, count, prompt, new, work.examples)
+        tokens, work_s = float(2 * work.examples * (prompt + new)), 2 * answers.total_s
+        memory_bytes = answers.memory_bytes_per_chip
+        reason = f"{work.examples} answers before and {work.examples} after"
+    elif isinstance(work, Evaluate):
+        held_out = _of_task("stdlib", "held_out_tokens")
+        scoring = performance.score(model, chip, count, 256, held_out, "float32")
+        tokens, work_s = float(held_out), scoring.total_s
+        memory_bytes = scoring.memory_bytes_per_chip
+        reason = f"{held_out:,} held-out tokens"
+    else:
+        tokens = work_s = 0.0
+        memory_bytes = performance.generate(model, chip, count, 1024, 64).memory_bytes_per_chip
+        reason = "until it answers"
+    return _Work(
+        size=tokens,
+        tokens=tokens,
+        exact=exact,
+        overhead_s=performance.load_s(weights_bytes),
+        work_s=work_s,
+        memory_bytes_per_chip=memory_bytes,
+        reason=f"modelled: {reason}",
+    )
+
+
+def _of_task(task: str, quantity: str) -> int:
+    return int(facts.by_subject("tasks")[task][quantity].value or 0)
+
+
+def _layout(spec: JobSpec, chip: chips.Chip, count: int) -> Layout:
+    """Training is sharded over all its chips; the rest is one process with threads."""
+    if isinstance(spec.work, Pretrain):
+        return Layout(chips=count, ranks=count, threads=1, parallel="fsdp")
+    parallel = "engine" if spec.kind == "serve" else "threads"
+    return Layout(chips=count, ranks=1, threads=count, parallel=parallel)
+
+
+def _local(blueprint: Blueprint, site: Site) -> dict[str, float]:
+    """PUE and carbon of a site: the blueprint's word, else the catalog's."""
+    stated = {"pue": site.pue, "carbon_g_per_j": site.carbon_g_per_j}
+    if None in stated.values():
+        known = sites.place(site.country)
+        catalog = {"pue": known.pue, "carbon_g_per_j": known.carbon_g_per_kwh / J_PER_KWH}
+        stated = {key: catalog[key] if value is None else value for key, value in stated.items()}
+    return stated
+
+
+def exchange(blueprint: Blueprint) -> dict[str, float]:
+    """What a unit of each currency costs in the blueprint's: its own rates, else the catalog's."""
+    catalog = money.rates()
+    base = catalog[blueprint.currency]
+    stated = blueprint.exchange.rates if blueprint.exchange else {}
+    return {**{name: rate / base for name, rate in catalog.items()}, **stated}
+
+
+def _chip_price(blueprint: Blueprint, chip: chips.Chip) -> float:
+    """Money per chip-second: the blueprint's price, else the catalog's rent of the chip."""
+    rates = exchange(blueprint)
+    if stated := blueprint.prices.chip_s:
+        return money.convert(stated.amount, stated.currency, blueprint.currency, rates)
+    rent = money.chip_hour_price(chip.name)
+    return money.convert(rent.value, rent.unit.partition("/")[0], blueprint.currency, rates) / 3600
+
+
+def _range(value: float, spread: float, basis: str) -> Figure:
+    return Figure(value=value, low=value * (1 - spread), high=value * (1 + spread), basis=basis)
