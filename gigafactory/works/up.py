@@ -1,0 +1,242 @@
+"""`up`: from a blueprint to the first token, and on until Ctrl-C.
+
+The door shows; this file does. `Watcher` is what it tells the door while it works.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+from starlette.routing import Route
+
+from gigafactory import plan as planning
+from gigafactory.blueprint import Blueprint
+from gigafactory.factory.events import FirstToken
+from gigafactory.faults import Fault, Refused
+from gigafactory.ledger.store import Ledger, LedgerFailure, read
+from gigafactory.plan import Plan
+from gigafactory.works import calibrate, history
+from gigafactory.works.api import HOST, Api, bind, serve
+from gigafactory.works.ask import Endpoint
+from gigafactory.works.driver import POLL_S, Works
+from gigafactory.works.gateway import Gateway, disputes
+from gigafactory.works.home import Home, write_whole
+from gigafactory.works.keys import Keys
+
+ANSWER_TOKENS_MAX = 64
+ANSWER_S_MAX = 120.0
+Pages = Callable[[Callable[[], Awaitable[dict[str, Any]]]], list[Route]]
+View = Callable[[str, Mapping[str, Any]], dict[str, Any]]
+
+
+class Watcher(Protocol):
+    """Who is told how far `up` has come."""
+
+    def calibrating(self, thing: str) -> None:
+        """Something of this machine is being measured."""
+
+    def planned(self, plan: Plan, run: str, resumed: bool) -> None:
+        """The plan stands; nothing has run yet."""
+
+    def opened(self, url: str, key: str) -> None:
+        """The console and the gateway answer."""
+
+    def turned(self, works: Works) -> None:
+        """A turn of the wheel: time to redraw."""
+
+    def answered(self, first: dict[str, Any]) -> None:
+        """The first question was answered."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked of `up`."""
+
+    again: bool = False
+    once: bool = False
+    recalibrate: bool = False
+    port: int = 0
+
+
+async def up(
+    home: Home,
+    blueprint: Blueprint,
+    text: str,
+    wish: Wish,
+    watcher: Watcher,
+    view: View,
+    pages: Pages,
+) -> str:
+    """Bring the factory up; returns the name of the run when it is down again.
+
+    With `once` that is when everything ended or answers, else on SIGINT or SIGTERM. Raises
+    `Refused` where it cannot go on; what was accepted is in the ledger and waits there.
+    """
+    began_unix_s = time.time()
+    home.claim()
+    listening = bind(wish.port)
+    calibrate.calibrate(home.path, wish.recalibrate, watcher.calibrating)
+    run, plan, resumed = _choose(home, blueprint, wish.again)
+    watcher.planned(plan, run, resumed)
+    try:
+        ledger = Ledger(home.ledger)
+        works = Works(home, plan, run, ledger)
+        works.opened_unix_s = began_unix_s
+        factory = _Factory(works, blueprint, text, listening)
+        await _live(factory, wish, watcher, view, pages)
+        ledger.close()
+    except LedgerFailure as failure:
+        raise Refused(
+            Fault(
+                "the ledger cannot be written",
+                str(home.ledger),
+                str(failure),
+                "free some disk; `gigafactory up` then goes on where it was",
+            )
+        ) from failure
+    finally:
+        home.address_file.unlink(missing_ok=True)
+    return run
+
+
+async def _live(
+    factory: "_Factory", wish: Wish, watcher: Watcher, view: View, pages: Pages
+) -> None:
+    """Open, turn the wheel until it is over, close; what runs stops at its next checkpoint."""
+    works = factory.works
+    stopped = asyncio.Event()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sign, stopped.set)
+    try:
+        await works.open(factory.text)
+        await works.happen(*disputes(works.home.ledger, works.run))
+        await factory.answer(view, pages)
+        watcher.opened(factory.url, factory.key)
+        asked = False
+        while not stopped.is_set():
+            await works.turn()
+            watcher.turned(works)
+            if works.endpoints and not asked:
+                asked = True
+                watcher.answered(await factory.ask())
+            if wish.once and works.factory.settled() and (asked or not works.factory.running()):
+                break
+            await asyncio.sleep(POLL_S)
+        await factory.hang_up()
+    finally:
+        await works.close()
+
+
+class _Factory:
+    """The works with its address: API, gateway and console on one port."""
+
+    def __init__(self, works: Works, blueprint: Blueprint, text: str, listening: socket.socket):
+        self.works, self.blueprint, self.text = works, blueprint, text
+        self.listening = listening
+        self.url = f"http://{HOST}:{listening.getsockname()[1]}"
+        keys = Keys(works.home.path)
+        self.keys, self.key = keys, keys.local(_tenant(blueprint))
+
+    async def answer(self, view: View, pages: Pages) -> None:
+        """Start answering requests."""
+        works = self.works
+
+        async def snapshot() -> dict[str, Any]:
+            return await asyncio.to_thread(view, works.run, _live_jobs(works))
+
+        self.gateway = Gateway(
+            works.ledger, works.run, works.clock, lambda: _endpoints(works), self.keys
+        )
+        api = Api(works, self.blueprint, snapshot)
+        routes = [*pages(snapshot), *api.routes(), *self.gateway.routes()]
+        self.server, self.serving = serve(routes, self.keys, self.listening)
+        address = {"pid": os.getpid(), "url": self.url, "run": works.run}
+        write_whole(works.home.address_file, address)
+
+    async def hang_up(self) -> None:
+        """Let answers under way end, then answer no more."""
+        await self.gateway.aclose()
+        self.server.should_exit = True
+        await self.serving
+
+    async def ask(self) -> dict[str, Any]:
+        """Ask the first service its question through the gateway, as any client would."""
+        works = self.works
+        job = next(iter(works.endpoints))
+        prompt = works.planned[job].spec.work.prompt
+        body = {
+            "model": job,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": ANSWER_TOKENS_MAX,
+            "temperature": 0,
+            "stream": True,
+        }
+        answer, first_s = "", None
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with (
+            httpx.AsyncClient(timeout=ANSWER_S_MAX, trust_env=False) as client,
+            client.stream("POST", f"{self.url}/v1/chat/completions", json=body, headers=headers)
+            as reply,
+        ):  # fmt: skip
+            async for line in reply.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                for choice in json.loads(line[len("data: ") :]).get("choices", ()):
+                    if piece := choice["delta"].get("content"):
+                        first_s = works.clock() if first_s is None else first_s
+                        answer += piece
+        if first_s is not None and not _asked_before(works):
+            await works.happen(FirstToken(works.clock(), job, first_s, prompt, answer))
+        return {"job": job, "prompt": prompt, "answer": answer, "first_s": first_s}
+
+
+def _choose(home: Home, blueprint: Blueprint, again: bool) -> tuple[str, Plan, bool]:
+    """The run to go on with, or a new one with a plan that knows all that was measured."""
+    opened = [
+        row
+        for row in read(home.ledger, kinds=["RunOpened"])
+        if row.body["plan"]["name"] == blueprint.name
+    ]
+    fresh = planning.make(blueprint, history.measured(home.path, home.ledger))
+    if opened and not again:
+        last = Plan.model_validate(opened[-1].body["plan"])
+        if last.blueprint_hash == fresh.blueprint_hash:
+            return opened[-1].run, last, True
+    return f"{blueprint.name}-{len(opened) + 1}", fresh, False
+
+
+def _tenant(blueprint: Blueprint) -> str:
+    """Whose key the command line asks with: the owner of the first service, else the first."""
+    services = [work.tenant for work in blueprint.workloads.values() if work.kind == "serve"]
+    return next(iter([*services, *blueprint.tenants]))
+
+
+def _live_jobs(works: Works) -> dict[str, Any]:
+    """What the ledger does not say: where each job stands now, and its newest figures."""
+    return {
+        job: {"status": works.factory.status(job), "progress": works.progress.get(job, {})}
+        for job in works.factory.jobs()
+    }
+
+
+def _endpoints(works: Works) -> dict[str, Endpoint]:
+    """Every service by name; one that does not answer yet has no address."""
+    services = [j for j in works.factory.jobs() if works.planned[j].spec.kind == "serve"]
+    found = {}
+    for job in services:
+        at = works.endpoints.get(job)
+        found[job] = Endpoint(job, None, "") if at is None else Endpoint(
+            job, at["endpoint"], at["model"], at["context_tokens"], at["cache_tokens"]
+        )  # fmt: skip
+    return found
+
+
+def _asked_before(works: Works) -> bool:
+    return any(read(works.home.ledger, works.run, kinds=["FirstToken"]))

@@ -1,0 +1,183 @@
+"""Promises of the console: it shows every job, says why one failed, and asks no other host."""
+
+import asyncio
+import json
+import re
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from gigafactory.blueprint import load
+from gigafactory.console.live import page, routes
+from gigafactory.console.report import report
+from gigafactory.console.view import view
+from gigafactory.factory import events as ev
+from gigafactory.faults import Refused
+from gigafactory.ledger.book import Book, write_parquet
+from gigafactory.ledger.store import Ledger
+from gigafactory.plan import make
+from gigafactory.twin import simulate
+
+JOBS = ("code-model", "tool-caller", "judge-code", "judge-tools", "assistant")
+LIVED, SIMULATED = "laptop-1", "laptop-simulated"
+HOSTILE = '</script><img src="https://example.com/spy">'
+USED = {"chip_s": 20.0, "energy_j": 120.0, "energy_basis": "modelled", "phases": {"work": 9.0}}
+WHERE = ("home/this-machine", ("home/this-machine-1",), (2,))
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make(load("laptop"))
+
+
+@pytest.fixture(scope="module")
+def simulated(plan, tmp_path_factory):
+    path = tmp_path_factory.mktemp("simulated") / "day.parquet"
+    write_parquet(path, SIMULATED, simulate(plan, SIMULATED), 0.0)
+    return Book.open(path)
+
+
+@pytest.fixture
+def lived(plan, tmp_path):
+    """Writes the plan and what then happened into a ledger, and opens it."""
+
+    def live(*happened):
+        plan_json = plan.model_dump(mode="json", by_alias=True)
+        opened = ev.RunOpened(0.0, LIVED, "wall", 1.8e9, "", plan_json)
+        submitted = [ev.JobSubmitted(0.0, **job.submission()) for job in plan.jobs]
+        ledger = Ledger(tmp_path / "ledger.db")
+        ledger.append(LIVED, opened, *submitted, *happened).result()
+        ledger.close()
+        return Book.open(tmp_path / "ledger.db")
+
+    return live
+
+
+def trained(job, *losses, attempt=1, start_s=1.0):
+    """A start, and one report a second."""
+    yield ev.JobStarted(start_s, job, attempt, *WHERE)
+    for step, loss in enumerate(losses, start=1):
+        figures = {"phase": "work", "step": step, "steps": 4, "tokens": 100 * step, "loss": loss}
+        yield ev.JobReported(start_s + step, job, attempt, figures)
+
+
+def failed(job, times):
+    for attempt in range(1, times + 1):
+        yield ev.JobStarted(20.0 * attempt, job, attempt, *WHERE)
+        error = {"what": "the loss is nan", "where": "log.txt", "why": "nan", "remedy": "go slower"}
+        yield ev.JobFailed(20.0 * attempt + 10, job, attempt, error, USED)
+
+
+def job(shown, name):
+    return next(job for job in shown["jobs"] if job["name"] == name)
+
+
+def test_a_simulated_run_shows_every_job_and_says_that_it_is_simulated(simulated):
+    shown = view(simulated, SIMULATED)
+    assert tuple(job["name"] for job in shown["jobs"]) == JOBS
+    assert shown["simulated"]
+    assert shown["notes"][0].startswith("Simulated")
+    assert {job["energy_basis"] for job in shown["jobs"]} == {"modelled"}
+    assert json.loads(json.dumps(shown)) == shown
+
+
+def test_a_job_without_retries_left_is_failed_and_what_stands_on_it_blocked(lived):
+    shown = view(lived(*failed("tool-caller", times=4)), LIVED)
+    assert job(shown, "tool-caller")["status"] == "failed"
+    assert job(shown, "tool-caller")["reason"] == "the loss is nan"
+    assert job(shown, "judge-tools")["status"] == "blocked"
+    assert job(shown, "judge-tools")["reason"] == "tool-caller, on which it stands, failed"
+    assert job(shown, "assistant")["status"] == "blocked"
+    assert job(shown, "code-model")["status"] == "waiting"
+
+
+def test_a_job_with_retries_left_blocks_nobody(lived):
+    shown = view(lived(*failed("tool-caller", times=1)), LIVED)
+    assert job(shown, "judge-tools")["status"] == "waiting"
+
+
+def test_a_gate_that_was_missed_is_told_with_what_was_wanted(lived):
+    verdict = {"metric": "exact", "value": 0.3, "threshold": ">= 0.5", "passed": False}
+    done = (
+        ev.JobStarted(1.0, "tool-caller", 1, *WHERE),
+        ev.JobDone(2.0, "tool-caller", 1, True, {}, USED),
+        ev.JobStarted(3.0, "judge-tools", 1, *WHERE),
+        ev.JobDone(4.0, "judge-tools", 1, False, {"verdicts": [verdict]}, USED),
+    )
+    shown = view(lived(*done), LIVED)
+    reason = "did not pass its gate: exact 0.3, wanted >= 0.5"
+    assert job(shown, "judge-tools")["reason"] == reason
+    assert job(shown, "assistant")["reason"] == "judge-tools did not pass its gate"
+
+
+def test_what_the_works_says_now_goes_before_the_ledger(lived):
+    book = lived(*trained("code-model", 8.0, 7.0))
+    live = {"code-model": {"status": "stopping", "progress": {"step": 3, "loss": 6.5}}}
+    shown = job(view(book, LIVED, live), "code-model")
+    assert shown["status"] == "stopping"
+    assert shown["progress"] | {"step": 3, "loss": 6.5, "share": 0.75} == shown["progress"]
+
+
+def test_steps_done_again_after_a_loss_are_drawn_once(lived):
+    book = lived(
+        *trained("code-model", 8.0, 7.0, 6.0),
+        ev.JobLost(9.0, "code-model", 1, "the executor died", USED),
+        *trained("code-model", 8.0, 7.1, attempt=2, start_s=10.0),
+    )
+    curve = view(book, LIVED)["curves"]["code-model"]
+    assert [(point["step"], point["loss"]) for point in curve] == [(1, 8.0), (2, 7.1)]
+
+
+def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(simulated):
+    with pytest.raises(Refused) as refused:
+        view(simulated, "laptop-simulate")
+    assert SIMULATED in refused.value.faults[0].remedy
+
+
+def test_the_page_asks_no_other_host():
+    names_of_formats = {"http://www.w3.org/2000/svg"}
+    assert set(re.findall(r"\bhttps?://[^\s\"'`]+", page())) <= names_of_formats
+    assert not re.search(r"@import|\burl\(|<script[^>]* src=|<link[^>]* href=\"(?!data:)", page())
+    browser = TestClient(Starlette(routes=routes(lambda: None)))
+    policy = browser.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+
+
+def test_many_who_look_at_once_cost_one_snapshot():
+    asked = []
+
+    async def snapshot():
+        asked.append(1)
+        await asyncio.sleep(0.01)
+        return {"jobs": []}
+
+    browser = TestClient(Starlette(routes=routes(snapshot)))
+    assert [browser.get("/api/view").json() for _ in range(5)] == [{"jobs": []}] * 5
+    assert len(asked) == 1
+
+
+def test_the_report_holds_both_days_whole_and_loads_nothing(lived, simulated, tmp_path):
+    first = ev.FirstToken(50.0, "assistant", 50.0, "Where are the lemons?", HOSTILE)
+    book = lived(*trained("code-model", 8.0, 7.0), *failed("tool-caller", times=4), first)
+    report((book, LIVED), (simulated, SIMULATED), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    ours = text.replace(re.search(r"/\*\*\n\* plotly\.js.*?</script>", text, re.S)[0], "")
+    for shown in (*JOBS, LIVED, SIMULATED, "the loss is nan", "on which it stands, failed"):
+        assert shown in ours
+    charts = json.loads(re.search(r'id="charts">(.*?)</script>', ours, re.S)[1])
+    assert [trace["name"] for trace in charts["gantt"]["data"]] == ["lived", "simulated"]
+    assert {"compared", "usage", "loss-0"} <= charts.keys()
+    assert HOSTILE not in ours
+    assert not re.search(
+        r"<(img|iframe|script)[^>]* src=|<link[^>]* href=\"(?!data:)|@import", ours
+    )
+    assert "{{" not in ours
+
+
+def test_a_report_of_one_day_leaves_the_other_out(simulated, tmp_path):
+    report(None, (simulated, SIMULATED), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(name in text for name in JOBS)
+    assert '<th class="prose">lived</th>' not in text
