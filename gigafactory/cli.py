@@ -184,7 +184,7 @@ def up(
         screen = Screen(Console(stderr=True) if as_json else out)
 
         def view(run: str, jobs: Any) -> dict[str, Any]:
-            return view_of(Book.open(home.ledger), run, jobs)
+            return view_of(Book.open(home.ledger, run), run, jobs)
 
         wish = Wish(again=again, once=once, recalibrate=recalibrate, port=port)
         with screen:
@@ -207,7 +207,9 @@ def submit(
 ) -> None:
     """Give the running factory one more job, at the price it quotes.
 
-    Example file: `{name: again, kind: evaluate, tenant: lab, of: code-model, suite: bits_per_byte}`
+    The file: `{name: again, kind: evaluate, tenant: lab, of: code-model, suite: bits_per_byte}`
+
+    Example: `gigafactory submit again.yaml --quote`
     """
     with door(as_json):
         from gigafactory.blueprint.load import read_tree
@@ -234,7 +236,10 @@ def submit(
 
 @app.command()
 def jobs(as_json: AS_JSON = False) -> None:
-    """List the jobs of the running factory, or of the last run."""
+    """List the jobs of the running factory, or of the last run.
+
+    Example: `gigafactory jobs --json`
+    """
     with door(as_json):
         from gigafactory.console import terminal
         from gigafactory.works.home import Home

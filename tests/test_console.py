@@ -21,7 +21,7 @@ from gigafactory.twin import simulate
 
 JOBS = ("code-model", "tool-caller", "judge-code", "judge-tools", "assistant")
 LIVED, SIMULATED = "laptop-1", "laptop-simulated"
-HOSTILE = '</script><img src="https://example.com/spy">'
+HOSTILE = '{{plotly}}</script><img src="https://example.com/spy">'
 USED = {"chip_s": 20.0, "energy_j": 120.0, "energy_basis": "modelled", "phases": {"work": 9.0}}
 WHERE = ("home/this-machine", ("home/this-machine-1",), (2,))
 
@@ -129,6 +129,14 @@ def test_steps_done_again_after_a_loss_are_drawn_once(lived):
     assert [(point["step"], point["loss"]) for point in curve] == [(1, 8.0), (2, 7.1)]
 
 
+def test_a_training_that_diverged_is_shown_and_is_still_json(lived):
+    done = ev.JobDone(9.0, "code-model", 1, True, {"loss_last": float("nan")}, USED)
+    shown = view(lived(*trained("code-model", 8.0, float("nan")), done), LIVED)
+    assert [point["loss"] for point in shown["curves"]["code-model"]] == [8.0, None]
+    assert job(shown, "code-model")["results"] == {"loss_last": "nan"}
+    json.dumps(shown, allow_nan=False)
+
+
 def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(simulated):
     with pytest.raises(Refused) as refused:
         view(simulated, "laptop-simulate")
@@ -170,10 +178,10 @@ def test_the_report_holds_both_days_whole_and_loads_nothing(lived, simulated, tm
     assert [trace["name"] for trace in charts["gantt"]["data"]] == ["lived", "simulated"]
     assert {"compared", "usage", "loss-0"} <= charts.keys()
     assert HOSTILE not in ours
+    assert "{{plotly}}&lt;/script&gt;" in ours
     assert not re.search(
         r"<(img|iframe|script)[^>]* src=|<link[^>]* href=\"(?!data:)|@import", ours
     )
-    assert "{{" not in ours
 
 
 def test_a_report_of_one_day_leaves_the_other_out(simulated, tmp_path):

@@ -95,7 +95,7 @@ def test_what_prompts_have_in_common_changes_no_answer(tiny, monkeypatch):  # no
 
 def test_an_introduction_shows_the_tools_and_solved_examples_but_no_held_out_one():
     told = tool_calls.introduction(0)
-    assert [message["role"] for message in told] == ["system", *["user", "assistant"] * 3]
+    assert [message["role"] for message in told] == ["system", *["user", "assistant"] * 5]
     assert all(tool in told[0]["content"] for tool in tool_calls.warehouse.TOOLS)
     shown = {message["content"] for message in told}
     asked = tool_calls.warehouse.examples("heldout", 0, 200)

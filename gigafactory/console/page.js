@@ -58,7 +58,7 @@ function scaled(value, unit) {
   return joined(digits(value / factor), `${prefix}${unit}`);
 }
 
-const money = (micro, currency) => joined(digits(micro / 1e6), currency);
+const money = (micro, currency) => joined(digits(micro / 1e6, 4), currency);
 const percent = (share) => new Intl.NumberFormat("en", { style: "percent", signDisplay: "exceptZero" }).format(share);
 const plural = (number, noun) => joined(number.toLocaleString("en"), noun + (number === 1 ? "" : "s"));
 const words = (name) => name.replaceAll("_", " ");
@@ -281,25 +281,24 @@ let answered = null;
 
 async function poll() {
   if (document.hidden) return;
-  try {
-    const headers = key ? { authorization: `Bearer ${key}` } : {};
-    const reply = await fetch("/api/view", { headers, cache: "no-store" });
-    if (reply.status === 401) {
-      return complain("This address has no valid key. Open the one that `gigafactory up` printed.");
-    }
-    if (!reply.ok) return complain(`The works answers ${reply.status}; it is asked again.`);
+  const headers = key ? { authorization: `Bearer ${key}` } : {};
+  const reply = await fetch("/api/view", { headers, cache: "no-store" }).catch(() => null);
+  if (reply === null) {
+    const since = answered ? ` What stands here is of ${answered.toLocaleTimeString()}.` : "";
+    complain(`The works does not answer; it is asked again.${since}`);
+  } else if (reply.status === 401) {
+    complain("This address has no valid key. Open the one that `gigafactory up` printed.");
+  } else if (!reply.ok) {
+    complain(`The works answers with an error, ${reply.status}; it is asked again.`);
+  } else {
     draw(await reply.json());
     answered = new Date();
     complain(null);
-  } catch (error) {
-    if (!(error instanceof TypeError)) console.error(error);
-    const since = answered ? ` What stands here is of ${answered.toLocaleTimeString()}.` : "";
-    complain(`The works does not answer; it is asked again.${since}`);
   }
 }
 
 async function forever() {
-  await poll();
+  await poll().catch(console.error);
   setTimeout(forever, POLL_MS);
 }
 

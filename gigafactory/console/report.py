@@ -5,6 +5,7 @@ energy in kWh, carbon in gCO2e, money in the run's currency.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from html import escape
@@ -43,16 +44,16 @@ def report(lived: tuple[Book, str] | None, simulated: tuple[Book, str] | None, p
         raise ValueError("a report needs a lived or a simulated run")
     requests = lived[0].requests(lived[1]) if lived else []
     figures = _figures(days, requests)
-    text = _asset("report.html")
-    for mark, part in {
-        "title": escape(" and ".join(day["run"] for day in days.values())),
+    parts = {
+        "title": escape(" and ".join(run["run"] for run in days.values())),
         "style": _asset("style.css"),
         "body": "\n".join(_sections(days, figures)),
+        "plotly": get_plotlyjs(),
         "charts": _in_script(json.dumps(figures)),
         "script": _asset("report.js"),
-        "plotly": get_plotlyjs(),  # last, since it is long and marks may stand in it
-    }.items():
-        text = text.replace("{{" + mark + "}}", part)
+    }
+    # In one go: a mark that a model wrote into its answer stays what it is.
+    text = re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], _asset("report.html"))
     Path(path).write_text(text, encoding="utf-8")
 
 
@@ -165,9 +166,9 @@ def _usage(days: dict[str, Json]) -> str:
             if (job := _of(run, name)) is None:
                 continue
             used = [
-                f"{job['chip_s']:.4g}",
+                _plain(job["chip_s"]),
                 show(job["energy_kwh"] * 3.6e6, "J"),
-                f"{job['carbon_g']:.3g} g",
+                show(job["carbon_g"], "g"),
                 _money(job["money_micro"], currency),
             ]
             rows.append([name, day, *(used if job["chip_s"] else [NOTHING] * len(used))])
@@ -183,7 +184,7 @@ def _elsewhere(reference: Json | None, currency: str) -> str:
     if reference is None:
         return NOTHING
     duration_s, money = reference["duration_s"]["value"], reference["money"]["value"]
-    return f"{reference['system']}: {show_duration(duration_s)}, {money:.3g} {currency}"
+    return f"{reference['system']}: {show_duration(duration_s)}, {_plain(money)} {currency}"
 
 
 def _bill(day: str, run: Json) -> str:
@@ -199,7 +200,7 @@ def _billed(row: Json, currency: str) -> list[str]:
     """What a tenant used and owes, in the columns of `BILLED`."""
     counts = ("requests", "disputed", "input_tokens", "output_tokens")
     return [
-        f"{row['chip_s']:.4g}",
+        _plain(row["chip_s"]),
         show(row["energy_kwh"] * 3.6e6, "J"),
         *(_plain(row[count]) for count in counts),
         *(_money(row[f"{part}_micro"], currency) for part in ("chips", "tokens", "total")),
@@ -287,12 +288,12 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{float(f'{value:.4g}'):,.10g}"  # four digits, but never 1.2e+03
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _money(micro: int, currency: str) -> str:
-    return f"{micro / 1e6:.3g} {currency}"
+    return f"{_plain(micro / 1e6)} {currency}"
 
 
 def _error(share: float | None) -> str:

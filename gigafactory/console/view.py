@@ -4,16 +4,17 @@ Everything here is a query to the book, or what the works says beside it: where 
 this second is not in the ledger. SI inside, money in micro-units of the run's currency.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from gigafactory.console.tail import tail
 from gigafactory.faults import Fault, Refused, nearest
 from gigafactory.ledger.book import Book
-from gigafactory.units import show_duration
 
 POINTS_MAX = 120  # of a curve; a screen shows no more
-LINES_MAX = 60  # of the ledger's end
 WORD_LETTERS_MAX = 40  # a text in the results that is longer is a digest, no highlight
+ENDED_ILL = {"failed": "failed", "cancelled": "was cancelled", "blocked": "is blocked"}
 SAID_ELSEWHERE = {"tokens", "steps", "cpu_s", "passed", "modelled"}
 
 OPENED = """
@@ -47,12 +48,6 @@ select count(*) as settled, count(*) filter (outcome = 'error') as errors,
 from settled where run = $run
 """
 
-TAIL = f"""
-select seq, at_s, kind, subject, body from happened where run = $run
-    and (kind <> 'JobReported' or body->>'$.figures.phase' is not null)
-order by seq desc limit {LINES_MAX}
-"""
-
 Json = dict[str, Any]
 
 
@@ -66,9 +61,8 @@ def view(book: Book, run: str, live: Mapping[str, Mapping] | None = None) -> Jso
     plan = opened["plan"]
     compared = book.predicted_measured(run)
     bill = book.bill(run)
-    tail = book.ask(TAIL, run=run)
     simulated = opened["clock"] == "virtual"
-    return {
+    shown = {
         "run": run,
         "clock": opened["clock"],
         "simulated": simulated,
@@ -85,9 +79,10 @@ def view(book: Book, run: str, live: Mapping[str, Mapping] | None = None) -> Jso
         "requests": _requests(book, run, bill),
         "first_token": _first_token(book, run, plan) | {"ready_s": opened["ready_s"]},
         "predicted_measured": compared,
-        "ledger": [_line(row) for row in reversed(tail)],
+        "ledger": tail(book, run),
         "notes": _notes(simulated, plan["currency"]),
     }
+    return _finite(shown)
 
 
 def _opened(book: Book, run: str) -> Json:
@@ -161,13 +156,10 @@ def _why_blocked(said: Json, before: Mapping[str, Json]) -> str | None:
         if job is None:
             continue
         if job["over"] and job["status"] != "done":
-            return f"{name}, on which it stands, {_ENDED[job['status']]}"
+            return f"{name}, on which it stands, {ENDED_ILL[job['status']]}"
         if name in said["through"] and job["status"] == "done" and not job["passed"]:
             return f"{name} did not pass its gate"
     return None
-
-
-_ENDED = {"failed": "failed", "cancelled": "was cancelled", "blocked": "is blocked"}
 
 
 def _is_over(status: str, said: Json) -> bool:
@@ -211,7 +203,7 @@ def _progress(said: Json, status: str, live: Mapping) -> Json:
 
 def _highlights(results: Json) -> Json:
     """The results that fit on a line and stand nowhere else; a metric with its interval."""
-    flat = results | (results.get("metrics") or {})
+    flat = _worded(results | (results.get("metrics") or {}))
     short = {
         name: value
         for name, value in flat.items()
@@ -225,6 +217,14 @@ def _highlights(results: Json) -> Json:
     }
     ends = {f"{name}_{end}" for name in ranges for end in ("low", "high")}
     return {name: short[name] for name in short if name not in SAID_ELSEWHERE | ends} | ranges
+
+
+def _worded(results: Json) -> Json:
+    """The same with `nan` and `inf` as words: a training that diverged should say so."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in results.items()
+    }
 
 
 def _samples(results: Json) -> list[Json]:
@@ -287,58 +287,10 @@ def _notes(simulated: bool, currency: str) -> list[str]:
     ]
 
 
-def _line(row: Json) -> Json:
-    """An event as people read it."""
-    line = {key: row[key] for key in ("seq", "at_s", "kind", "subject")}
-    return line | {"text": _words(row["kind"], row["body"])}
-
-
-def _words(kind: str, body: Json) -> str:
-    """What happened, in a few words; the subject and the time stand beside it."""
-    match kind:
-        case "RunOpened":
-            return f"plan {body['plan']['name']} accepted, {body['clock']} clock"
-        case "Measured":
-            return f"calibrated as {body['machine'].get('name')}"
-        case "NodeJoined":
-            return f"joined {body['pool']} with {_count(body['chips'], 'chip')}"
-        case "NodeLost":
-            return f"lost: {body['reason']}"
-        case "NodeDrained":
-            return "takes no new jobs"
-        case "JobSubmitted":
-            chips = _count(body["chips"], "chip")
-            return f"accepted: {body['kind']} for {body['tenant']}, {chips}"
-        case "JobStarted":
-            again = f" from step {body['from_step']}" if body["from_step"] else ""
-            return f"attempt {body['attempt']} started on {body['pool']}{again}"
-        case "JobReported":
-            phase = body["figures"]["phase"]
-            return "answers" if body["figures"].get("ready") else f"is in phase {phase}"
-        case "JobCheckpointed":
-            return f"checkpoint of step {body['step']}"
-        case "JobDone":
-            held = f"{body['used'].get('chip_s', 0):.3g} chip-seconds"
-            return f"done, {held}" if body["passed"] else f"done, gate not passed, {held}"
-        case "JobFailed":
-            return f"attempt {body['attempt']} failed: {body['error'].get('what')}"
-        case "JobLost":
-            return f"attempt {body['attempt']} lost: {body['reason']}"
-        case "JobStopped":
-            return f"attempt {body['attempt']} stopped at a checkpoint"
-        case "JobCancelled":
-            return f"cancelled by {body['by']}"
-        case "RequestReserved":
-            return f"{body['tenant']} asks {body['model']}, at most {body['tokens_max']} tokens"
-        case "RequestSettled":
-            tokens = f"{body['prompt_tokens']} + {body['completion_tokens']} tokens"
-            return f"{body['outcome']}, {tokens} in {show_duration(body['duration_s'])}"
-        case "RequestDisputed":
-            return f"disputed, billed 0: {body['reason']}"
-        case "FirstToken":
-            return f"first token after {show_duration(body['time_to_first_token_s'])}"
-    return ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+def _finite(value: Any) -> Any:
+    """The same with None for what is no number, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

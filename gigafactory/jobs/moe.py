@@ -23,6 +23,8 @@ from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3
 
 IGNORED = -100
 """The target of a position that has none, as in PyTorch."""
+PADDING = 32  # rows
+"""Each expert's rows are filled up to a multiple: oneDNN compiles a kernel for each new shape."""
 TINY = 1e-37
 """Under the smallest chance a float32 softmax tells from 0."""
 
@@ -146,19 +148,31 @@ class Experts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_TD, weight_Tk, expert_Tk, gate_up_EFD, down_EDF):
-        E, k = gate_up_EFD.shape[0], expert_Tk.shape[1]
-        slot_of_row = expert_Tk.flatten().argsort(stable=True)
-        row_of_slot = slot_of_row.argsort().view_as(expert_Tk)
+        E, k = gate_up_EFD.shape[0], weight_Tk.shape[1]
         count_E = F.one_hot(expert_Tk, E).sum((0, 1))
-        ends = count_E.cumsum(0, dtype=torch.int32)
-        x_RD = x_TD[slot_of_row // k]
+        padded_E = (count_E + PADDING - 1) // PADDING * PADDING
+        ends = padded_E.cumsum(0)
+        slot_of_rank = expert_Tk.flatten().argsort(stable=True)
+        expert_of_rank = expert_Tk.flatten()[slot_of_rank]
+        before_E = ends - padded_E - (count_E.cumsum(0) - count_E)
+        row_of_rank = torch.arange(len(slot_of_rank), device=ends.device) + before_E[expert_of_rank]
+        row_of_slot = torch.empty_like(slot_of_rank)
+        row_of_slot[slot_of_rank] = row_of_rank
+        R = (expert_Tk.numel() + E * (PADDING - 1)) // PADDING * PADDING
+        token_of_row = slot_of_rank.new_zeros(R)
+        token_of_row[row_of_rank] = slot_of_rank // k
+        weight_R1 = weight_Tk.new_zeros(R, 1)
+        weight_R1[row_of_rank, 0] = weight_Tk.flatten()[slot_of_rank]
+        row_of_slot, ends = row_of_slot.view_as(expert_Tk), ends.int()
+
+        x_RD = x_TD[token_of_row]
         gate_up_RF = F.grouped_mm(x_RD, gate_up_EFD.mT, offs=ends)
         gate_RF, up_RF = gate_up_RF.chunk(2, -1)
         hidden_RF = F.silu(gate_RF).mul_(up_RF)
         y_RD = F.grouped_mm(hidden_RF, down_EDF.mT, offs=ends)
         y_TD = (y_RD[row_of_slot] * weight_Tk[..., None]).sum(1)
         ctx.save_for_backward(
-            x_RD, gate_up_RF, hidden_RF, y_RD, weight_Tk, slot_of_row, row_of_slot, ends,
+            x_RD, gate_up_RF, hidden_RF, y_RD, weight_R1, token_of_row, row_of_slot, ends,
             gate_up_EFD, down_EDF,
         )  # fmt: skip
         ctx.mark_non_differentiable(count_E)
@@ -168,13 +182,13 @@ class Experts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy_TD, _):
         (
-            x_RD, gate_up_RF, hidden_RF, y_RD, weight_Tk, slot_of_row, row_of_slot, ends,
+            x_RD, gate_up_RF, hidden_RF, y_RD, weight_R1, token_of_row, row_of_slot, ends,
             gate_up_EFD, down_EDF,
         ) = ctx.saved_tensors  # fmt: skip
         gate_RF, up_RF = gate_up_RF.chunk(2, -1)
-        dy_RD = dy_TD[slot_of_row // weight_Tk.shape[1]]
+        dy_RD = dy_TD[token_of_row]
         dweight_R = (dy_RD * y_RD).sum(-1)
-        dy_RD *= weight_Tk.flatten()[slot_of_row, None]
+        dy_RD *= weight_R1
         ddown_EDF = F.grouped_mm(dy_RD.mT, hidden_RF, offs=ends)
         dhidden_RF = F.grouped_mm(dy_RD, down_EDF, offs=ends)
         dgate_RF = torch.ops.aten.silu_backward(dhidden_RF * up_RF, gate_RF)

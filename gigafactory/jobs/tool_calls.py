@@ -1,8 +1,8 @@
 """How often a model writes the exact tool call: greedy answers to held-out instructions.
 
 A tuned model gets the instruction and nothing else. A base model never saw the tools, so it
-gets what a competent user would give it: the tools, the rules and three solved examples (of
-the training split). Exact means the JSON object and nothing around it, see `warehouse.exact`.
+gets what a competent user would give it: the tools, the rules and a solved example of each
+tool (from the training split). Exact means the JSON object and nothing around it, see `warehouse.exact`.
 
 Interval: Wilson 1927, doi:10.1080/01621459.1927.10502953, 95 %.
 """
@@ -27,8 +27,7 @@ Message = dict[str, str]
 
 
 def introduction(seed: int) -> list[Message]:
-    """What a base model is told before each instruction: tools, rules, three solved examples."""
-    shots = {e.call["tool"]: e for e in warehouse.examples("train", f"shots/{seed}", 5)}
+    """What a base model is told before each instruction: tools, rules, and one solved example of each."""
     tools = "\n".join(
         json.dumps({"tool": tool, "arguments": {name: t.__name__ for name, t in types.items()}})
         for tool, types in warehouse.TOOLS.items()
@@ -38,9 +37,9 @@ def introduction(seed: int) -> list[Message]:
         f" of these tools, and with nothing else. Numbers are digits.\n{tools}"
     )
     messages = [{"role": "system", "content": rules}]
-    for tool in ("move", "inspect", "ship"):
-        messages.append({"role": "user", "content": shots[tool].instruction})
-        messages.append({"role": "assistant", "content": shots[tool].answer})
+    for shot in warehouse.examples("train", f"shots/{seed}", len(warehouse.TOOLS)):
+        messages.append({"role": "user", "content": shot.instruction})
+        messages.append({"role": "assistant", "content": shot.answer})
     return messages
 
 

@@ -85,15 +85,17 @@ SPEECH = {
         closers=(", please", ", thanks", " today", " before noon", ", will you") + ("",) * 6,
         haste=(
             *("it's urgent", "it is very urgent", "as soon as possible", "immediately", "express"),
-            *("top priority", "hurry up", "without delay", "as fast as you can"),
+            *("top priority", "hurry up", "without delay", "as fast as you can", "quickly", "ASAP"),
+            *("it must not be late", "this is very important", "at once"),
         ),
         leisure=(
             *("no hurry", "it is not urgent", "whenever you can", "normal priority", "", "", ""),
-            *("low priority", "when there is time", "you need not hurry"),
+            *("low priority", "when there is time", "you need not hurry", "later is fine"),
         ),
         requests={
             "move": (
-                "(move|take|bring|carry|transfer) {pallets} pallets of {item} from {from} to {to}",
+                "(move|take|bring|carry|transfer|transport|push) {pallets} pallets of {item} from {from}"
+                " to {to}",
                 "(move|take|bring|relocate) {pallets} pallets of {item} to {to} from {from}",
                 "(pick up|fetch|collect) {pallets} pallets of {item} at {from} and"
                 " (bring|deliver|take) them to {to}",
@@ -109,6 +111,7 @@ SPEECH = {
                 "go to {place} and count the {item}",
                 "(give me|report) the (number|quantity) of {item} (in|at) {place}",
                 "do the inventory of {item} (in|at) {place}",
+                "(determine|calculate|note) the (total|quantity) of {item} (in|at) {place}",
                 "check the stock of {item} (in|at) {place}",
             ),
             "reserve": (
@@ -118,6 +121,7 @@ SPEECH = {
                 "(block|lock) {boxes} boxes of {item}, they are for order {order}",
                 "do not sell {boxes} boxes of {item}, order {order} needs them",
                 "(promise|give) order {order} {boxes} boxes of {item}",
+                "(dedicate|attribute|link) {boxes} boxes of {item} to order {order}",
             ),
             "inspect": (
                 "(inspect|check|examine) {place} for {hazard}",
@@ -125,13 +129,16 @@ SPEECH = {
                 "look for {hazard} (in|at) {place}",
                 "(see|verify) (if|whether) there is any sign of {hazard} (in|at) {place}",
                 "walk through {place} and watch out for {hazard}",
+                "(monitor|explore|test) {place} for {hazard}",
+                "(confirm|ensure) {place} has no {hazard}",
                 "(start|carry out) an inspection of {place}, we expect {hazard}",
             ),
             "ship": (
                 "(ship|send|dispatch) order {order} from dock {dock}{urgency}",
                 "(ship|send) order {order} through dock {dock}{urgency}",
                 "(use|take) dock {dock} to (ship|dispatch) order {order}{urgency}",
-                "(release|deliver|hand over) order {order} at dock {dock}{urgency}",
+                "(release|deliver|hand over|forward) order {order} at dock {dock}{urgency}",
+                "bring order {order} on its way from dock {dock}{urgency}",
             ),
         },
         statements={
@@ -141,6 +148,8 @@ SPEECH = {
                 "from {from} to {to}, (move|carry|send) {pallets} pallets of {item}",
                 "{to} needs {pallets} pallets of {item}, take them from {from}",
                 "{from} must be emptied, its {pallets} pallets of {item} belong in {to}",
+                "{to} is the new home of the {pallets} pallets of {item} from {from}",
+                "{to} gets {pallets} pallets of {item}, which stand in {from}",
                 "{pallets} pallets of {item} are blocking {from}, their new place is {to}",
             ),
             "count": (
@@ -149,6 +158,7 @@ SPEECH = {
                 "are there any {item} (in|at) {place}? (count them|give me a number)",
                 "I need the number of {item} (in|at) {place}",
                 "nothing says how (many|much) {item} {place} holds",
+                "the stock of {item} (in|at) {place} is (unknown|unclear)",
             ),
             "reserve": (
                 "order {order} (needs|requires) {boxes} boxes of {item}, (reserve|hold) them",
@@ -156,6 +166,7 @@ SPEECH = {
                 "for order {order}, (reserve|hold|block) {boxes} boxes of {item}",
                 "{boxes} boxes of {item} belong to order {order}, (hold|keep) them back",
                 "order {order} was promised {boxes} boxes of {item}",
+                "{boxes} boxes of {item} are (meant|destined) for order {order}",
             ),
             "inspect": (
                 "{place} must be (checked|inspected) for {hazard}",
@@ -163,6 +174,7 @@ SPEECH = {
                 "there (might|could) be {hazard} (in|at) {place}",
                 "we suspect {hazard} (in|at) {place}, go and see",
                 "a driver saw {hazard} (in|at) {place}",
+                "{hazard} could be a problem (in|at) {place}",
             ),
             "ship": (
                 "order {order} is to be shipped from dock {dock}{urgency}",
@@ -171,6 +183,8 @@ SPEECH = {
                 "order {order} is ready, ship it from dock {dock}{urgency}",
                 "a driver collects order {order} at dock {dock}{urgency}",
                 "order {order} has to depart from dock {dock}{urgency}",
+                "dock {dock} is where order {order} leaves{urgency}",
+                "the van of order {order} stands at dock {dock}{urgency}",
             ),
         },
     ),

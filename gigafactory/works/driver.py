@@ -47,6 +47,7 @@ class Works:
 
     async def open(self, blueprint_text: str) -> None:
         """Accept the plan, or pick up where the ledger ends."""
+        self.engine.open()
         rows = list(read(self.home.ledger, self.run))
         if rows:
             await self._recover(rows)
@@ -54,8 +55,10 @@ class Works:
             plan = self.plan.model_dump(mode="json", by_alias=True)
             opened = ev.RunOpened(0.0, self.run, "wall", self.opened_unix_s, blueprint_text, plan)
             submitted = [ev.JobSubmitted(0.0, **job.submission()) for job in self.plan.jobs]
-            await self.happen(opened, *submitted)
-        self.engine.open()
+            # In one transaction: a run is opened with all its jobs, or not at all.
+            await asyncio.wrap_future(self.ledger.append(self.run, opened, *submitted))
+            for event in submitted:
+                self.factory.apply(event)
         now = self.clock()
         nodes = self.plan.nodes()
         await self.happen(*(ev.NodeJoined(now, node, *at) for node, at in nodes.items()))

@@ -43,6 +43,7 @@ def main() -> None:
     import ray
 
     ray.init(
+        address="local",
         num_cpus=int(sys.argv[1]),
         include_dashboard=False,
         log_to_driver=False,

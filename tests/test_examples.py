@@ -1,0 +1,34 @@
+"""What people are shown runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gigafactory.blueprint.load import parse
+from gigafactory.factory.state import diagram
+from gigafactory.plan import make
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
+def test_an_example_runs_and_prints_something(example):
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / example)], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip()
+
+
+def test_the_blueprint_in_the_manual_can_be_planned():
+    text = (ROOT / "docs" / "blueprint.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(example.splitlines()) <= 45
+    assert make(parse(example, Path("manual.yaml"))).jobs
+
+
+def test_the_diagram_of_a_job_s_life_is_the_table_s():
+    assert diagram() in (ROOT / "CONTRIBUTING.md").read_text()
