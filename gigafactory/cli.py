@@ -172,7 +172,7 @@ def up(
         from gigafactory.console import live
         from gigafactory.console.view import view as view_of
         from gigafactory.ledger.book import Book
-        from gigafactory.show import Screen
+        from gigafactory.show import Screen, missed
         from gigafactory.works.home import Home
         from gigafactory.works.up import Wish
         from gigafactory.works.up import up as bring_up
@@ -195,7 +195,7 @@ def up(
             print(json.dumps(summary))
         else:
             screen.summary(summary, book.jobs(run))
-        if any(job["state"] == "failed" for job in book.jobs(run)):
+        if any(job["state"] == "failed" or missed(job) for job in book.jobs(run)):
             raise typer.Exit(1)
 
 

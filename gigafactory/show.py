@@ -18,6 +18,12 @@ REDRAW_S = 0.25
 ENDED = ("done", "failed", "blocked", "cancelled")
 
 
+def missed(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Thresholds that an evaluation did not keep to."""
+    verdicts = (job["results"] or {}).get("verdicts", [])
+    return [verdict for verdict in verdicts if not verdict["passed"]]
+
+
 class Screen:
     """The watcher of `up`: prints what is final, redraws what moves."""
 
@@ -33,6 +39,7 @@ class Screen:
             transient=True,
         )
         self._tasks: dict[str, Any] = {}
+        self._told: set[str] = set()
         self._drawn_s = 0.0
         self._plan: Plan | None = None
 
@@ -75,7 +82,7 @@ class Screen:
     def turned(self, works: Works) -> None:
         """Redraw the bars, a few times a second."""
         now_s = time.monotonic()
-        if now_s - self._drawn_s < REDRAW_S:
+        if now_s - self._drawn_s < REDRAW_S and not works.factory.settled():
             return
         self._drawn_s = now_s
         if not works.engine.ready:
@@ -84,8 +91,10 @@ class Screen:
             self._bars.remove_task(self._tasks.pop("ray"))
         for job in works.factory.jobs():
             status = works.factory.status(job)
-            if status in ENDED and job in self._tasks:
-                self._bars.remove_task(self._tasks.pop(job))
+            if status in ENDED and job not in self._told:
+                self._told.add(job)
+                if job in self._tasks:
+                    self._bars.remove_task(self._tasks.pop(job))
                 self._console.print(self._ended(works, job, status), highlight=False)
             elif status in ("running", "stopping", "paused"):
                 self._moving(works, job, status)
@@ -107,6 +116,12 @@ class Screen:
                 error = job["error"] or {}
                 self._console.print(f"[red]{job['name']} failed[/]: {error.get('what')}")
                 self._console.print(f"  {error.get('remedy', '')}", highlight=False)
+            for verdict in missed(job):
+                self._console.print(
+                    f"[red]{job['name']} did not pass[/]: {verdict['metric']} is"
+                    f" {verdict['value']}, wanted {verdict['threshold']}",
+                    highlight=False,
+                )
 
     def _moving(self, works: Works, job: str, status: str) -> None:
         progress = works.progress.get(job, {})

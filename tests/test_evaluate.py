@@ -4,10 +4,10 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from test_finetune import context, tiny  # noqa: F401, the fixture
 
 from gigafactory.jobs import evaluate, finetune, tool_calls
 from gigafactory.jobs.context import STOP, Context, StopJob
+from tests.test_finetune import context, tiny  # noqa: F401, the fixture
 
 WORK = {
     "name": "exam",

@@ -62,6 +62,17 @@ def test_a_job_that_needs_more_power_than_the_site_has_is_refused():
     assert len(refused.value.faults) == 3, "every job is told, not the first"
 
 
+def test_no_job_is_placed_on_a_chip_that_the_law_of_the_day_forbids_there():
+    shanghai = GOOD.replace(
+        "home: {country: FR, power: 100 W, systems: {this-machine: 1}}",
+        "shanghai: {country: CN, power: 20 kW, systems: {h100-8: 1}}",
+    ).replace("2026-11-23", "2024-01-01")
+    with pytest.raises(Refused) as refused:
+        good(shanghai)
+    assert "presumption of denial (US-2023-10-3A090a-D5)" in refused.value.faults[0].why
+    assert good(shanghai.replace("2024-01-01", "2022-07-01")).jobs
+
+
 def test_a_job_goes_where_it_is_fastest_and_the_others_are_named_with_their_reason():
     two = GOOD.replace(
         "  home: {", "  paris: {country: FR, power: 20 kW, systems: {h100-8: 1}}\n  home: {"

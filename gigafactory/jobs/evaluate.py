@@ -52,10 +52,10 @@ def verdict(metric: str, threshold: str, metrics: dict[str, Any]) -> dict[str, A
     """Whether the metric keeps to the threshold, and why not where that is in doubt."""
     value = metrics.get(metric)
     judgement = {"metric": metric, "value": value, "threshold": threshold, "passed": False}
-    condition = re.fullmatch(r"\s*(>=|<=|>|<)\s*(\S+)\s*", str(threshold))
+    sign, bound_text = re.findall(r"^\s*(>=|<=|>|<|)(.*)", str(threshold))[0]
     try:
-        compare, bound = COMPARISONS[condition[1]], float(condition[2])
-    except (TypeError, ValueError):
+        compare, bound = COMPARISONS[sign], float(bound_text)
+    except (KeyError, ValueError):
         return {**judgement, "reason": "the threshold is not one of >=, <=, >, < and a number"}
     if not isinstance(value, int | float):
         return {**judgement, "reason": f"not measured; there are {', '.join(sorted(metrics))}"}

@@ -46,6 +46,7 @@ IGNORED = -100
 def run(context: Context) -> dict[str, Any]:
     """Train, merge, save; the results are facts about the run and its output."""
     work = context.work
+    assert context.model, "a finetuning starts from a model"
     cpu_s = time.process_time()
     torch.set_num_threads(context.chips)
     torch.manual_seed(work["seed"])

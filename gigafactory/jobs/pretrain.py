@@ -47,6 +47,8 @@ FINAL_RATE = 0.05
 WEIGHT_DECAY = 0.1
 BETAS = (0.9, 0.95)
 GRADIENT_NORM_MAX = 1.0
+OUT_SCALE = 0.0
+EMBED_RATE = 1.0
 REPORT_S = 0.25
 CHECKPOINTS_KEPT = 2
 
@@ -126,7 +128,7 @@ class Training:
         """One optimizer step; the global batch's loss in nats a token, and the rate used."""
         rate = self.work["learning_rate"] * schedule(step, self.last_step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate", 1.0)
         rows = batch(
             self.corpus.tokens,
             step,
@@ -277,7 +279,8 @@ def initialize(model: nn.Module, config: Qwen3MoeConfig, seed: int) -> None:
         whole = torch.ones(parameter.shape)
         if "norm" not in name:
             generator = torch.Generator().manual_seed(seed * 1_000_003 + place)
-            whole.normal_(0, config.initializer_range, generator=generator)
+            out = name.endswith(("o_proj.weight", "experts.down_proj"))
+            whole.normal_(0, config.initializer_range * (OUT_SCALE if out else 1), generator=generator)
         parameter.copy_(
             distribute_tensor(
                 whole.to(parameter.device),
@@ -290,9 +293,10 @@ def initialize(model: nn.Module, config: Qwen3MoeConfig, seed: int) -> None:
 
 def adamw(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
     """Fused AdamW; what is a vector (norms) does not decay."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
+    emb = [p for n, p in model.named_parameters() if "embed" in n or "lm_head" in n]
+    matrices = [p for n, p in model.named_parameters() if p.ndim > 1 and not( "embed" in n or "lm_head" in n)]
     vectors = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors}]
+    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": emb, "rate": EMBED_RATE}, {"params": vectors}]
     return torch.optim.AdamW(
         groups, lr=learning_rate, betas=BETAS, weight_decay=0.0, fused=True
     )

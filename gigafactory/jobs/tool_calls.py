@@ -2,7 +2,8 @@
 
 A tuned model gets the instruction and nothing else. A base model never saw the tools, so it
 gets what a competent user would give it: the tools, the rules and a solved example of each
-tool (from the training split). Exact means the JSON object and nothing around it, see `warehouse.exact`.
+tool (from the training split). Exact means the JSON object and nothing around it, see
+`warehouse.exact`.
 
 Interval: Wilson 1927, doi:10.1080/01621459.1927.10502953, 95 %.
 """
@@ -27,7 +28,7 @@ Message = dict[str, str]
 
 
 def introduction(seed: int) -> list[Message]:
-    """What a base model is told before each instruction: tools, rules, and one solved example of each."""
+    """What a base model is told before each instruction: rules, tools, an example of each."""
     tools = "\n".join(
         json.dumps({"tool": tool, "arguments": {name: t.__name__ for name, t in types.items()}})
         for tool, types in warehouse.TOOLS.items()
@@ -53,7 +54,7 @@ def answers(
 ) -> tuple[list[str], int]:
     """The model's greedy answers, and how many tokens went through it."""
     torch.set_num_threads(threads)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder, padding_side="left")
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16).eval()
 
     def tokens_of(messages: list[Message], ask: bool) -> list[int]:
@@ -112,7 +113,7 @@ def evaluate(
         threads,
         report,
     )
-    judged = [
+    judged: list[dict[str, Any]] = [
         {
             "prompt": example.instruction,
             "answer": text,

@@ -94,8 +94,7 @@ SPEECH = {
         ),
         requests={
             "move": (
-                "(move|take|bring|carry|transfer|transport|push) {pallets} pallets of {item} from {from}"
-                " to {to}",
+                "(move|take|carry|transfer|push) {pallets} pallets of {item} from {from} to {to}",
                 "(move|take|bring|relocate) {pallets} pallets of {item} to {to} from {from}",
                 "(pick up|fetch|collect) {pallets} pallets of {item} at {from} and"
                 " (bring|deliver|take) them to {to}",

@@ -14,7 +14,7 @@ from gigafactory.blueprint.schema import Blueprint, JobSpec, Workload
 from gigafactory.faults import Fault, Refused
 from gigafactory.plan.measured import Measured
 from gigafactory.plan.quote import Frozen, Quote, Where, exchange, place, price
-from gigafactory.stack import chips, facts, models, money
+from gigafactory.stack import chips, facts, law, models, money
 
 
 class PlannedJob(Frozen):
@@ -197,6 +197,8 @@ def _refusal(
     blueprint: Blueprint, spec: JobSpec, where: Where, chip: chips.Chip, quote: Quote | None
 ) -> str | None:
     """Why a job cannot run in a place, or None."""
+    if (why := _unlawful(blueprint, where, chip)) is not None:
+        return why
     if quote is None:
         return f"it has {where.chips} chips, {spec.work.chips} are asked for"
     draw_w, cap_w = where.chip_w * spec.work.chips, blueprint.sites[where.site].power_w
@@ -208,9 +210,21 @@ def _refusal(
     return None
 
 
+def _unlawful(blueprint: Blueprint, where: Where, chip: chips.Chip) -> str | None:
+    """Why the chip may not stand there, or None. This machine stands where it stands."""
+    if where.system == chips.THIS_MACHINE:
+        return None
+    country = blueprint.sites[where.site].country
+    verdict = law.verdict(chip, country, blueprint.owner, blueprint.start)
+    if verdict.may_stand:
+        return None
+    outcome = verdict.outcome.replace("_", " ")
+    return f"{chip.name} in {country} for {blueprint.owner}: {outcome} ({verdict.rule})"
+
+
 def _no_place(spec: JobSpec, allowed: list[Where], reasons: list[str]) -> Fault:
     most = max((where.chips for where in allowed), default=0)
-    remedy = "raise the site's power, or take a smaller model"
+    remedy = "raise the site's power, take a smaller model, or choose another site or system"
     if spec.work.chips > most:
         remedy = f"ask for {most} chips at most, or add nodes to the site"
     return Fault(
