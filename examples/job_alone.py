@@ -15,8 +15,10 @@ with tempfile.TemporaryDirectory() as folder:
     context = Context.alone(
         Path(folder),
         {"name": spec.name, **spec.work.model_dump(mode="json")},
-        model={"name": spec.model_name, "config": spec.model_config_, "weights": None},
+        model=spec.model.model_dump(),
     )
     results = pretrain.run(context)
-    print(f"{results['steps']} steps, loss {results['loss_first']:.2f} to {results['loss_last']:.2f}")
+    print(
+        f"{results['steps']} steps, loss {results['loss_first']:.2f} to {results['loss_last']:.2f}"
+    )
     print(sorted(file.name for file in (context.output / "model").iterdir()))

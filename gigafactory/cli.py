@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, n
 
 import asyncio
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +101,7 @@ def plan(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> No
 
             return Group(terminal.factory(made), "", terminal.quotes(made))
 
-        say(made.model_dump(mode="json", by_alias=True), as_json, shown)
+        say(made.model_dump(mode="json"), as_json, shown)
 
 
 @app.command()
@@ -371,6 +370,8 @@ def _plan(blueprint: str, overrides: list[str] | None) -> Any:
 
 def _simulated(made: Any, seed: int) -> tuple[Any, Path, str]:
     """Play a plan's day into a Parquet ledger in this home."""
+    from datetime import UTC, datetime
+
     from gigafactory.ledger.book import write_parquet
     from gigafactory.twin import simulate as play
     from gigafactory.works.home import Home
@@ -379,7 +380,8 @@ def _simulated(made: Any, seed: int) -> tuple[Any, Path, str]:
     file = Home.default().path / "simulated" / f"{run}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     happened = play(made, run, seed)
-    write_parquet(file, run, happened, happened[0].opened_unix_s)
+    opened_s = datetime.fromisoformat(made.start).replace(tzinfo=UTC).timestamp()
+    write_parquet(file, run, happened, opened_s)
     return made, file, run
 
 
@@ -496,4 +498,4 @@ def _ask(method: str, path: str, **more: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

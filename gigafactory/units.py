@@ -6,9 +6,10 @@ currency that the text names.
 """
 
 import re
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 PREFIXES = {
     "": 1.0,
@@ -134,25 +135,46 @@ def show_duration(seconds: float) -> str:
     return f"{seconds / DAY_S:.1f} days"
 
 
-def quantity(unit: str) -> Any:
-    """A pydantic type: text in people's units, or a number already in SI, to an SI float."""
+class Quantity:
+    """Marks a pydantic field: text in people's units, or a float already in SI, to an SI float."""
 
-    def read(value: Any) -> float:
-        return float(value) if isinstance(value, float) else parse(value, unit)
+    def __init__(self, unit: str):
+        self.unit = unit
 
-    shape = {"anyOf": [{"type": "string"}, {"type": "number"}], "examples": [EXAMPLES[unit]]}
-    return Annotated[float, BeforeValidator(read), WithJsonSchema(shape, mode="validation")]
+    def read(self, value: Any) -> float:
+        """The SI value."""
+        return value if isinstance(value, float) else parse(value, self.unit)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        kinds = [{"type": "string"}, {"type": "number"}]
+        return {"anyOf": kinds, "examples": [EXAMPLES[self.unit]]}
 
 
-def price(per: str = "") -> Any:
-    """A pydantic type: money, plain or per SI unit of `per`."""
+class Price:
+    """Marks a pydantic field: money, plain or per SI unit of `per`."""
 
-    def read(value: Any) -> Money:
-        return Money(*value) if isinstance(value, list | tuple) else parse_money(value, per)
+    def __init__(self, per: str = ""):
+        self.per = per
 
-    example = EXAMPLES[f"money/{per}" if per else "money"]
-    shape = {"type": "string", "examples": [example]}
-    return Annotated[Money, BeforeValidator(read), WithJsonSchema(shape, mode="validation")]
+    def read(self, value: Any) -> Any:
+        """The money, in its own currency."""
+        return value if isinstance(value, list | tuple) else parse_money(value, self.per)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return {
+            "type": "string",
+            "examples": [EXAMPLES[f"money/{self.per}" if self.per else "money"]],
+        }
 
 
 def _read(text: Any) -> tuple[float, str, float, str | None]:

@@ -40,7 +40,9 @@ def refusal(*words):
 
 def test_importing_gigafactory_is_fast_and_light():
     program = "import sys, gigafactory.cli; print([m for m in ('torch','ray','duckdb','plotly','transformers') if m in sys.modules])"  # noqa: E501
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert ran.stdout.strip() == "[]"
 
 
@@ -122,7 +124,9 @@ def test_a_home_that_cannot_be_written_is_told(monkeypatch, tmp_path):
 
 def test_a_second_factory_in_the_same_home_is_refused(home):
     program = "from gigafactory.works.home import Home; Home.default().claim(); print(1, flush=True); import time; time.sleep(60)"  # noqa: E501
-    first = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=os.environ)
+    first = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env=os.environ
+    )
     first.stdout.readline()
     try:
         assert "already runs" in refusal("up", "tiny", "--port", "0")["what"]

@@ -43,7 +43,7 @@ def lived(plan, tmp_path):
     """Writes the plan and what then happened into a ledger, and opens it."""
 
     def live(*happened):
-        plan_json = plan.model_dump(mode="json", by_alias=True)
+        plan_json = plan.model_dump(mode="json")
         opened = ev.RunOpened(0.0, LIVED, "wall", 1.8e9, "", plan_json)
         submitted = [ev.JobSubmitted(0.0, **job.submission()) for job in plan.jobs]
         ledger = Ledger(tmp_path / "ledger.db")

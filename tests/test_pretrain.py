@@ -2,22 +2,22 @@
 
 import copy
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-import torch.distributed as dist  # noqa: E402
-import torch.multiprocessing  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM  # noqa: E402
-
-from gigafactory.jobs import bits_per_byte, corpus, moe, pretrain  # noqa: E402
-from gigafactory.jobs.context import STOP, Context, StopJob  # noqa: E402
+from gigafactory.jobs import bits_per_byte, corpus, moe, muon, pretrain
+from gigafactory.jobs.context import STOP, Context, StopJob
 
 CONFIG = {
     "vocab_size": 512,
@@ -185,11 +185,10 @@ def one_rank(rank, world, folder, library):
     dist.destroy_process_group()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="gloo with a file store")
 def test_two_ranks_train_as_one_and_one_takes_over_their_checkpoint(library, tmp_path):
     folder = tmp_path / "gang"
     folder.mkdir()
-    torch.multiprocessing.spawn(one_rank, args=(2, folder, library), nprocs=2)
+    multiprocessing.spawn(one_rank, args=(2, folder, library), nprocs=2)
     gang = json.loads((folder / "results.json").read_text())
     one = pretrain.run(alone(tmp_path / "one", tokens=6 * 256))
     assert gang["loss_first"] == pytest.approx(one["loss_first"], abs=1e-4)
@@ -215,6 +214,15 @@ def test_the_output_is_a_folder_that_transformers_opens_and_a_judge_reads(librar
     assert 0 < judged["bits_per_byte"] < 16
     pickles = {".bin", ".pt", ".pkl"}
     assert not [path for path in Path(folder).iterdir() if path.suffix in pickles]
+
+
+def test_muon_moves_every_direction_of_a_weight_by_the_same_amount_or_so():
+    torch.manual_seed(0)
+    stacked = torch.randn(3, 64, 16) @ torch.diag(torch.logspace(-0.5, 0.5, 16))
+    update = muon.orthogonal(stacked, split=2).reshape(6, 32, 16)
+    strengths = torch.linalg.svdvals(update.float()) / (muon.ADAM_UPDATE_RMS * 32**0.5)
+    assert strengths.min() > 0.4
+    assert strengths.max() < 1.4
 
 
 def test_the_ngram_is_a_distribution_and_forgets_nothing():

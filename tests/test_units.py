@@ -44,7 +44,14 @@ def test_a_price_keeps_its_currency(text, per, money):
 
 @pytest.mark.parametrize(
     ("text", "unit"),
-    [("5 MB", "W"), (50, "W"), ("many W", "W"), ("3 parsecs", "W"), ("4 EUR", "W"), (True, "token")],
+    [
+        ("5 MB", "W"),
+        (50, "W"),
+        ("many W", "W"),
+        ("3 parsecs", "W"),
+        ("4 EUR", "W"),
+        (True, "token"),
+    ],
 )
 def test_a_quantity_of_the_wrong_kind_is_refused_with_an_example(text, unit):
     with pytest.raises(units.NotAQuantity) as refused:

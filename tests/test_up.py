@@ -70,7 +70,7 @@ def test_the_weights_are_those_of_an_undisturbed_run(home, tmp_path):
     context = Context.alone(
         tmp_path,
         {"name": spec.name, **spec.work.model_dump(mode="json")},
-        model={"name": spec.model_name, "config": spec.model_config_, "weights": None},
+        model=spec.model.model_dump(),
     )
     alone = pretrain.run(context)
     (job,) = (job for job in summary["jobs"] if job["name"] == "code-model")

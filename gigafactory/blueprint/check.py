@@ -8,7 +8,14 @@ from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
-from gigafactory.blueprint.schema import Blueprint, Evaluate, Serve, Workload
+from gigafactory.blueprint.schema import (
+    Blueprint,
+    Evaluate,
+    Finetune,
+    Pretrain,
+    Serve,
+    Workload,
+)
 from gigafactory.faults import nearest
 from gigafactory.stack import chips, models, sites
 
@@ -27,7 +34,9 @@ def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
 
 
 def _sites(blueprint: Blueprint) -> Iterator[Found]:
-    systems = [(("reference",), blueprint.reference)] if blueprint.reference else []
+    systems: list[tuple[tuple, str]] = []
+    if blueprint.reference:
+        systems.append((("reference",), blueprint.reference))
     for name, site in blueprint.sites.items():
         systems += [(("sites", name, "systems", system), system) for system in site.systems]
         try:
@@ -115,7 +124,7 @@ def _names(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
     used += [("sites", site, blueprint.sites) for site in work.sites or ()]
     for key in ("after", "through"):
         used += [(key, job, blueprint.workloads) for job in getattr(work, key)]
-    if "model" in type(work).model_fields:
+    if isinstance(work, Pretrain | Finetune):
         used.append(("model", work.model, blueprint.models))
     used += [("of", job, blueprint.workloads) for job in work.needs]
     for key, value, known in used:

@@ -200,7 +200,7 @@ def _line(tree: Any, place: tuple) -> str:
     line, node = 1, tree
     for part in place:
         try:
-            found = node.lc.item(part) if isinstance(node, list) else node.lc.key(part)
+            found = node.lc.item(part) if isinstance(part, int) else node.lc.key(part)
             node, line = node[part], found[0] + 1
         except (AttributeError, KeyError, IndexError, TypeError):
             break
@@ -213,8 +213,10 @@ def _dotted(place: Iterable[Any]) -> str:
 
 def _keys(tree: Any, place: tuple) -> list[str]:
     """Keys that the schema knows at `place`."""
-    schema: dict[str, Any] = Blueprint.model_json_schema()
-    definitions, node, value = schema["$defs"], schema, tree
+    schema = Blueprint.model_json_schema()
+    definitions: dict[str, Any] = schema["$defs"]
+    node: Any = schema
+    value = tree
     for part in place:
         value = value.get(part) if isinstance(value, Mapping) else None
         named = node.get("patternProperties", {}).values()  # what stands under people's names

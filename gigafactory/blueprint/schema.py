@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gigafactory import units
+from gigafactory.units import Money, Price, Quantity
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", examples=["FR"])]
-Watts = units.quantity("W")
-Tokens = units.quantity("token")
-GramsPerJoule = units.quantity("gCO2e/J")
-PricePerJoule = units.price("J")
-PricePerChipSecond = units.price("chip*s")
-PricePerToken = units.price("token")
+Watts = Annotated[float, Quantity("W")]
+Tokens = Annotated[float, Quantity("token")]
+GramsPerJoule = Annotated[float, Quantity("gCO2e/J")]
+PricePerJoule = Annotated[Money, Price("J")]
+PricePerChipSecond = Annotated[Money, Price("chip*s")]
+PricePerToken = Annotated[Money, Price("token")]
 Threshold = Annotated[str, Field(pattern=r"^(>=|<=|>|<)\s*-?\d+(\.\d+)?$", examples=[">= 0.9"])]
 
 
@@ -168,9 +168,17 @@ class Blueprint(Part):
     reference: Name | None = Field(None, description="a system to quote every job on as well")
     sites: dict[Name, Site] = Field(min_length=1)
     tenants: dict[Name, Tenant] = Field(min_length=1)
-    prices: Prices = Prices()
+    prices: Prices = Field(default_factory=Prices)
     models: dict[Name, ModelSource] = {}
     workloads: dict[Name, AnyWorkload] = Field(min_length=1)
+
+
+class Model(Part):
+    """A model looked up: its name in the blueprint, its whole config, its weights' source."""
+
+    name: Name
+    config: dict[str, Any]
+    weights: str | None = None
 
 
 class JobSpec(Part):
@@ -178,9 +186,7 @@ class JobSpec(Part):
 
     name: Name
     work: AnyWorkload
-    model_name: str | None = None
-    model_config_: dict[str, Any] | None = Field(None, alias="model_config")
-    weights: str | None = None
+    model: Model
 
     @property
     def kind(self) -> str:

@@ -103,9 +103,10 @@ def ngram_bits(training: bytes, text: bytes, order: int = ORDER) -> float:
         gram = asked & _mask(length)
         count = _found(grams, counts, gram)
         total = _found(histories, totals, gram >> 8)
-        kept = np.maximum(count - discount, 0) + discount * _found(
-            histories, follow, gram >> 8
-        ) * probability
+        kept = (
+            np.maximum(count - discount, 0)
+            + discount * _found(histories, follow, gram >> 8) * probability
+        )
         probability = np.where(total > 0, kept / np.maximum(total, 1), probability)
     return float(-np.log2(probability).sum())
 

@@ -40,9 +40,7 @@ HELD_OUT_BYTES_MAX = 256 * 1024
 
 # Words with their leading blank, single digits, punctuation with the line's end, then blanks
 # of which the last stays with the next word. As in GPT-4's tokenizer, but digits one by one.
-PIECES = (
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,7 @@ def held_out_families(size_bytes: dict[str, int]) -> set[str]:
     return chosen
 
 
-def batch(
-    tokens: np.ndarray, step: int, *, sequences: int, sequence: int, seed: int
-) -> np.ndarray:
+def batch(tokens: np.ndarray, step: int, *, sequences: int, sequence: int, seed: int) -> np.ndarray:
     """The global batch of `step`, (sequences, sequence + 1) int64: a function of the step alone.
 
     Each epoch cuts the stream anew and deals the pieces in an order drawn from (seed, epoch),

@@ -6,7 +6,8 @@ What it leaves out: masks as tensors, caches, router logits kept for later, a lo
 experts, the logits of a whole batch at once.
 
 T tokens, B sequences, S tokens of a sequence, D width, H heads, K key-value heads, C head
-size, E experts, k experts of a token, F width of an expert, V vocabulary.
+size, E experts, k experts of a token, R rows (slots of tokens sorted by expert), F width of an
+expert, V vocabulary.
 
 Sources: Qwen3 technical report, arXiv 2505.09388 (architecture); Qiu et al., "Demons in the
 Detail", arXiv 2501.11873 (load balancing over the global batch).
@@ -19,12 +20,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3
 
 IGNORED = -100
 """The target of a position that has none, as in PyTorch."""
 PADDING = 32  # rows
-"""Each expert's rows are filled up to a multiple: oneDNN compiles a kernel for each new shape."""
+"""Each expert's rows are filled up to a multiple. oneDNN compiles and keeps a kernel for each new
+shape: unpadded, a step is a quarter slower and the process grows to more than 2 GB."""
 TINY = 1e-37
 """Under the smallest chance a float32 softmax tells from 0."""
 
@@ -148,23 +149,11 @@ class Experts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_TD, weight_Tk, expert_Tk, gate_up_EFD, down_EDF):
-        E, k = gate_up_EFD.shape[0], weight_Tk.shape[1]
-        count_E = F.one_hot(expert_Tk, E).sum((0, 1))
-        padded_E = (count_E + PADDING - 1) // PADDING * PADDING
-        ends = padded_E.cumsum(0)
-        slot_of_rank = expert_Tk.flatten().argsort(stable=True)
-        expert_of_rank = expert_Tk.flatten()[slot_of_rank]
-        before_E = ends - padded_E - (count_E.cumsum(0) - count_E)
-        row_of_rank = torch.arange(len(slot_of_rank), device=ends.device) + before_E[expert_of_rank]
-        row_of_slot = torch.empty_like(slot_of_rank)
-        row_of_slot[slot_of_rank] = row_of_rank
-        R = (expert_Tk.numel() + E * (PADDING - 1)) // PADDING * PADDING
-        token_of_row = slot_of_rank.new_zeros(R)
-        token_of_row[row_of_rank] = slot_of_rank // k
-        weight_R1 = weight_Tk.new_zeros(R, 1)
-        weight_R1[row_of_rank, 0] = weight_Tk.flatten()[slot_of_rank]
-        row_of_slot, ends = row_of_slot.view_as(expert_Tk), ends.int()
-
+        """The weighted sum of the experts of each token, and each expert's count of slots."""
+        E = gate_up_EFD.shape[0]
+        row_of_slot, token_of_row, ends, count_E = _rows_by_expert(expert_Tk, E)
+        weight_R1 = weight_Tk.new_zeros(len(token_of_row), 1)
+        weight_R1[row_of_slot] = weight_Tk[..., None]
         x_RD = x_TD[token_of_row]
         gate_up_RF = F.grouped_mm(x_RD, gate_up_EFD.mT, offs=ends)
         gate_RF, up_RF = gate_up_RF.chunk(2, -1)
@@ -181,6 +170,7 @@ class Experts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dy_TD, _):
+        """Gradients, from dy_TD; padded rows have weight zero."""
         (
             x_RD, gate_up_RF, hidden_RF, y_RD, weight_R1, token_of_row, row_of_slot, ends,
             gate_up_EFD, down_EDF,
@@ -198,6 +188,28 @@ class Experts(torch.autograd.Function):
         return dx_TD, dweight_R[row_of_slot], None, dgate_up_EFD, ddown_EDF
 
 
+def _rows_by_expert(expert_Tk: Tensor, experts: int):
+    """Where each token's slots go when sorted by expert, each expert's rows padded.
+
+    Returns the row of each slot (T, k), the token of each row (R), the row after each expert's
+    last (E), each expert's count of slots (E). Rows of padding read token 0.
+    """
+    expert_of_slot = expert_Tk.flatten()
+    count_E = F.one_hot(expert_of_slot, experts).sum(0)
+    padded_E = (count_E + PADDING - 1) // PADDING * PADDING
+    ends = padded_E.cumsum(0)
+    slots = expert_of_slot.argsort(stable=True)
+    shift_E = (ends - padded_E) - (count_E.cumsum(0) - count_E)
+    ranks = torch.arange(len(slots), device=slots.device)
+    row_of_slot = torch.empty_like(slots)
+    row_of_slot[slots] = ranks + shift_E[expert_of_slot[slots]]
+    # As many rows as there can be, so that the shape never depends on the routing.
+    rows = (len(slots) + experts * (PADDING - 1)) // PADDING * PADDING
+    token_of_row = slots.new_zeros(rows)
+    token_of_row[row_of_slot] = ranks // expert_Tk.shape[1]
+    return row_of_slot.view_as(expert_Tk), token_of_row, ends.int(), count_E
+
+
 class CrossEntropy(torch.autograd.Function):
     """Mean cross entropy of `x_TD @ head_VD.T`; logits live for one chunk of tokens only.
 
@@ -209,6 +221,7 @@ class CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_TD, head_VD, target_T):
+        """Nats a token."""
         dx_TD = torch.empty_like(x_TD)
         dhead_VD = torch.zeros_like(head_VD, dtype=torch.float32)
         counts_T1 = (target_T != IGNORED)[:, None]
@@ -231,6 +244,7 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dloss):
+        """The gradients that the forward kept."""
         dx_TD, dhead_VD, total = ctx.saved_tensors
         scale = dloss / total
         return dx_TD * scale.to(dx_TD.dtype), (dhead_VD * scale).to(ctx.head_dtype), None

@@ -39,6 +39,7 @@ from gigafactory.jobs import weights
 from gigafactory.jobs.context import Context, StopJob
 from gigafactory.jobs.corpus import END, Corpus, batch, corpus
 from gigafactory.jobs.moe import lean
+from gigafactory.jobs.muon import Muon
 
 WARMUP_SHARE = 0.03
 """Share of the steps in which the learning rate rises."""
@@ -47,8 +48,6 @@ FINAL_RATE = 0.05
 WEIGHT_DECAY = 0.1
 BETAS = (0.9, 0.95)
 GRADIENT_NORM_MAX = 1.0
-OUT_SCALE = 0.0
-EMBED_RATE = 1.0
 REPORT_S = 0.25
 CHECKPOINTS_KEPT = 2
 
@@ -76,7 +75,7 @@ def run(context: Context) -> dict[str, Any]:
 
 
 class Training:
-    """One rank's part of the training: sharded model, optimizer, position."""
+    """One rank's part of the training: sharded model, optimizers, position."""
 
     def __init__(self, context: Context):
         self.context = context
@@ -95,7 +94,7 @@ class Training:
         self.corpus: Corpus = corpus(context.cache, self.config.vocab_size)
         self.model = sharded(self.config, self.device, self.work["precision"])
         initialize(self.model, self.config, self.work["seed"])
-        self.optimizer = adamw(self.model, self.work["learning_rate"])
+        self.optimizers = optimizers(self.model, self.work["learning_rate"])
         self.step = 0
         self.loss_first = self.loss_last = self.load_max = math.nan
 
@@ -127,8 +126,9 @@ class Training:
     def _train(self, step: int) -> tuple[float, float]:
         """One optimizer step; the global batch's loss in nats a token, and the rate used."""
         rate = self.work["learning_rate"] * schedule(step, self.last_step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("rate", 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         rows = batch(
             self.corpus.tokens,
             step,
@@ -140,8 +140,9 @@ class Training:
         loss, load, balance = self.model(mine[:, :-1], mine[:, 1:])
         (loss + self.config.router_aux_loss_coef * balance).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM_MAX)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         loss = loss.detach()
         dist.all_reduce(loss)
         self.loss_last = loss.item() / self.context.world
@@ -184,7 +185,7 @@ class Training:
             dcp.load(state, checkpoint_id=whole[-1])
             set_state_dict(
                 self.model,
-                self.optimizer,
+                self.optimizers,
                 model_state_dict=state["model"],
                 optim_state_dict=state["optimizer"],
             )
@@ -192,7 +193,7 @@ class Training:
 
     def _state(self) -> dict[str, Any]:
         """All that the next step depends on, sharded."""
-        model, optimizer = get_state_dict(self.model, self.optimizer)
+        model, optimizer = get_state_dict(self.model, self.optimizers)
         return {
             "model": model,
             "optimizer": optimizer,
@@ -279,8 +280,7 @@ def initialize(model: nn.Module, config: Qwen3MoeConfig, seed: int) -> None:
         whole = torch.ones(parameter.shape)
         if "norm" not in name:
             generator = torch.Generator().manual_seed(seed * 1_000_003 + place)
-            out = name.endswith(("o_proj.weight", "experts.down_proj"))
-            whole.normal_(0, config.initializer_range * (OUT_SCALE if out else 1), generator=generator)
+            whole.normal_(0, config.initializer_range, generator=generator)
         parameter.copy_(
             distribute_tensor(
                 whole.to(parameter.device),
@@ -291,15 +291,20 @@ def initialize(model: nn.Module, config: Qwen3MoeConfig, seed: int) -> None:
         )
 
 
-def adamw(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
-    """Fused AdamW; what is a vector (norms) does not decay."""
-    emb = [p for n, p in model.named_parameters() if "embed" in n or "lm_head" in n]
-    matrices = [p for n, p in model.named_parameters() if p.ndim > 1 and not( "embed" in n or "lm_head" in n)]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": emb, "rate": EMBED_RATE}, {"params": vectors}]
-    return torch.optim.AdamW(
-        groups, lr=learning_rate, betas=BETAS, weight_decay=0.0, fused=True
-    )
+def optimizers(model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside; AdamW for embedding, head, routers and norms, undecayed."""
+    stacked, matrices, others = [], [], []
+    for name, parameter in model.named_parameters():
+        if name.endswith("experts.gate_up_proj"):
+            stacked.append(parameter)
+        elif "proj" in name:
+            matrices.append(parameter)
+        else:
+            others.append(parameter)
+    groups = [{"params": stacked, "split": 2}, {"params": matrices}]
+    muon = Muon(groups, learning_rate, weight_decay=WEIGHT_DECAY)
+    adamw = torch.optim.AdamW(others, lr=learning_rate, betas=BETAS, weight_decay=0.0, fused=True)
+    return [muon, adamw]
 
 
 def schedule(step: int, steps: int) -> float:

@@ -66,14 +66,20 @@ SPEECH = {
             "|roof beams|sea salt|window frames|zinc plates|leather belts|jam|nails|ovens|quilts"
             "|inkjet printers|upholstery|envelopes|extension cords|xylophones|yarn|lentils"
             "|raincoats|gloves|old books|usb cables|violins|tents|nappies|pepper|bath towels"
-            "|hair dryers|lemonade|fishing rods|paper bags|hinges|noodles|screwdrivers"
+            "|hair dryers|lemonade|fishing rods|paper bags|hinges|noodles|screwdrivers|corn flakes"
+            "|saffron|buckets|ginger tea|tulip bulbs|ear plugs|maple syrup|kayaks|goggles|quinoa"
+            "|barbed wire|whistles|jigsaw puzzles|onion powder|wheelchairs|ribbons|sponges|pillows"
+            "|gas bottles|hot sauce|tin foil|oat flakes|sleeping bags|glue|canoes|lipstick|flutes"
         ),
         places=(
             "dock {digit}|aisle {letter}{digit}|bay {digit}|rack {letter}{digit}"
             "|room {digit}{digit}|line {letter}|hall {letter}|row {digit}|station {letter}"
             "|section {letter}{digit}|door {digit}|unit {digit}{digit}|the cold room"
             "|the north store|the packing area|the workshop|the basement|the entrance|the garage"
-            "|the attic|the quarantine|the east wing|the canteen|the archive"
+            "|the attic|the quarantine|the east wing|the canteen|the archive|the furnace|the oven"
+            "|the fridge|the kitchen|the library|the tunnel|the tower|the vault|the greenhouse"
+            "|the laundry|the shed|the sauna|the junction|the pantry|the backyard|the clinic"
+            "|the foyer|the balcony|the stairwell|the lounge|the hangar|the pharmacy"
         ),
         hazards=(
             "leaks|broken glass|mould|fire damage|rats|ice|loose bolts|smoke|oil spills|rust"

@@ -158,15 +158,9 @@ def convert(gguf_file: Path, model: Path) -> None:
             # llama.cpp pairs neighbours in the rotation, Hugging Face pairs halves of a head.
             pairs = weight.reshape(heads, -1, 2, weight.shape[1])
             weight = pairs.swapaxes(1, 2).reshape(weight.shape)
-        tensors[f"{prefix}{LLAMA_NAMES[part]}.weight"] = torch.from_numpy(
-            weight.copy() if not weight.flags.writeable else weight
-        ).to(torch.bfloat16)
+        tensors[f"{prefix}{LLAMA_NAMES[part]}.weight"] = torch.tensor(weight).bfloat16()
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
-    save_file(
-        {name: weight.contiguous() for name, weight in tensors.items()},
-        model / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
     (model / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     (model / "generation_config.json").write_text(json.dumps(ends, indent=2) + "\n")

@@ -116,7 +116,8 @@ def read(
     """Rows of a ledger in order, of one run or all, after a sequence number, of some kinds."""
     if not Path(path).exists():
         return
-    where, values = ["seq > ?"], [after]
+    where = ["seq > ?"]
+    values: list[str | int] = [after]
     if run is not None:
         where.append("run = ?")
         values.append(run)
@@ -126,8 +127,8 @@ def read(
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         query = f"select * from events where {' and '.join(where)} order by seq"
-        for *head, body in connection.execute(query, values):
-            yield Row(*head, json.loads(body))
+        for seq, run_, kind, subject, at_s, unix_s, body in connection.execute(query, values):
+            yield Row(seq, run_, kind, subject, at_s, unix_s, json.loads(body))
     finally:
         connection.close()
 
@@ -139,7 +140,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _insert(connection: sqlite3.Connection, rows: list[tuple]) -> int:
+def _insert(connection: sqlite3.Connection, rows: list[tuple]) -> int | None:
     sql = "insert into events (run, kind, subject, at_s, unix_s, body) values (?,?,?,?,?,?)"
     for row in rows:
         last = connection.execute(sql, row).lastrowid

@@ -6,11 +6,19 @@ and measurements give the same plan to the byte.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from gigafactory.blueprint.schema import Blueprint, JobSpec, Workload
+from gigafactory.blueprint.schema import (
+    AnyWorkload,
+    Blueprint,
+    Finetune,
+    JobSpec,
+    Model,
+    Pretrain,
+)
 from gigafactory.faults import Fault, Refused
 from gigafactory.plan.measured import Measured
 from gigafactory.plan.quote import Frozen, Quote, Where, exchange, place, price
@@ -43,7 +51,7 @@ class PlannedJob(Frozen):
             "service": work.kind == "serve",
             "after": self.spec.after,
             "through": work.through,
-            "spec": self.spec.model_dump(mode="json", by_alias=True),
+            "spec": self.spec.model_dump(mode="json"),
             "quote": self.quote.model_dump(mode="json"),
         }
 
@@ -65,14 +73,13 @@ class Plan(BaseModel):
     jobs: list[PlannedJob]
     token_prices: dict[str, float]
     """Money per `input` and `output` token."""
-    prompt: str | None
     measured: Measured
     blueprint: dict[str, Any]
 
     @property
     def hash(self) -> str:
         """Identity of the plan."""
-        return _hash(self.model_dump(mode="json", by_alias=True))
+        return _hash(self.model_dump(mode="json"))
 
     @property
     def time_to_first_token_s(self) -> float | None:
@@ -112,7 +119,8 @@ def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
         for site, at in blueprint.sites.items()
         for system, nodes in at.systems.items()
     ]
-    jobs, faults = [], []
+    jobs: list[PlannedJob] = []
+    faults: list[Fault] = []
     for name, work in _in_order(blueprint.workloads).items():
         try:
             jobs.append(_plan_job(blueprint, resolve(blueprint, name, work), places, measured))
@@ -120,7 +128,6 @@ def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
             faults += refused.faults
     if faults:
         raise Refused(*faults)
-    first = next((job.spec.work for job in jobs if job.spec.kind == "serve"), None)
     return Plan(
         name=blueprint.name,
         currency=blueprint.currency,
@@ -134,13 +141,12 @@ def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
         places=places,
         jobs=_timeline(jobs, places),
         token_prices=_token_prices(blueprint),
-        prompt=first.prompt if first else None,
         measured=measured,
         blueprint=blueprint.model_dump(mode="json"),
     )
 
 
-def submit(blueprint: Blueprint, name: str, work: Workload, measured: Measured) -> PlannedJob:
+def submit(blueprint: Blueprint, name: str, work: AnyWorkload, measured: Measured) -> PlannedJob:
     """Plan one more job for a factory that already runs."""
     places = [
         place(blueprint, site, system, nodes, measured)
@@ -150,28 +156,28 @@ def submit(blueprint: Blueprint, name: str, work: Workload, measured: Measured) 
     return _plan_job(blueprint, resolve(blueprint, name, work), places, measured)
 
 
-def resolve(blueprint: Blueprint, name: str, work: Workload) -> JobSpec:
+def resolve(blueprint: Blueprint, name: str, work: AnyWorkload) -> JobSpec:
     """A workload as a job: its model looked up, so that nothing else need be known."""
-    source = work
-    while "model" not in type(source).model_fields:
-        source = blueprint.workloads[source.needs[0]]
-    model = blueprint.models[source.model]
-    config = model.config
+    trained = work
+    while not isinstance(trained, Pretrain | Finetune):
+        trained = blueprint.workloads[trained.needs[0]]
+    source = blueprint.models[trained.model]
+    config = source.config
     if isinstance(config, str):
         config = json.loads((models.CONFIGS / f"{config}.json").read_text(encoding="utf-8"))
-    return JobSpec(
-        name=name, work=work, model_name=source.model, model_config_=config, weights=model.weights
-    )
+    model = Model(name=trained.model, config=config, weights=source.weights)
+    return JobSpec(name=name, work=work, model=model)
 
 
 def _plan_job(
     blueprint: Blueprint, spec: JobSpec, places: list[Where], measured: Measured
 ) -> PlannedJob:
     allowed = [w for w in places if spec.work.sites is None or w.site in spec.work.sites]
-    quotes, reasons = [], []
+    quotes: list[Quote] = []
+    reasons: list[str] = []
     for where in allowed:
         chip = chips.system(where.system, measured.machine).chip
-        quote = price(spec, where, chip, measured) if spec.work.chips <= where.chips else None
+        quote = price(spec, where, chip, measured)
         if why := _refusal(blueprint, spec, where, chip, quote):
             reasons.append(f"{where.pool}: {why}")
         else:
@@ -194,12 +200,12 @@ def _plan_job(
 
 
 def _refusal(
-    blueprint: Blueprint, spec: JobSpec, where: Where, chip: chips.Chip, quote: Quote | None
+    blueprint: Blueprint, spec: JobSpec, where: Where, chip: chips.Chip, quote: Quote
 ) -> str | None:
     """Why a job cannot run in a place, or None."""
     if (why := _unlawful(blueprint, where, chip)) is not None:
         return why
-    if quote is None:
+    if spec.work.chips > where.chips:
         return f"it has {where.chips} chips, {spec.work.chips} are asked for"
     draw_w, cap_w = where.chip_w * spec.work.chips, blueprint.sites[where.site].power_w
     if draw_w > cap_w:
@@ -273,9 +279,9 @@ def _timeline(jobs: list[PlannedJob], places: list[Where]) -> list[PlannedJob]:
     return timed
 
 
-def _in_order(workloads: dict[str, Workload]) -> dict[str, Workload]:
+def _in_order(workloads: Mapping[str, AnyWorkload]) -> dict[str, AnyWorkload]:
     """Workloads as written, each after all that it stands on."""
-    ordered: dict[str, Workload] = {}
+    ordered: dict[str, AnyWorkload] = {}
 
     def visit(name: str) -> None:
         if name not in ordered:

@@ -16,6 +16,7 @@ from gigafactory.blueprint.schema import (
     Finetune,
     JobSpec,
     Pretrain,
+    Serve,
     Site,
 )
 from gigafactory.plan.measured import Measured
@@ -23,6 +24,7 @@ from gigafactory.stack import chips, facts, models, money, performance, sites
 
 MODELLED_SPREAD = 0.5  # our models of small jobs have been off by up to that; see docs
 J_PER_KWH = 3.6e6
+Basis = Literal["measured", "modelled"]
 
 
 class Frozen(BaseModel):
@@ -37,7 +39,7 @@ class Figure(Frozen):
     value: float
     low: float
     high: float
-    basis: Literal["measured", "modelled", "exact"]
+    basis: Basis
 
     def times(self, factor: float) -> "Figure":
         """The figure in another unit, or at another price."""
@@ -107,7 +109,7 @@ def price(
     """The quote of a job on `count` chips (those it asks for by default) of a place."""
     count = count or spec.work.chips
     layout = _layout(spec, chip, count)
-    model = models.read(spec.model_config_ or {})
+    model = models.read(spec.model.config)
     work = _modelled(spec, model, chip, layout)
     name = shape(spec, where.system, count)
     seen = measured.like(name)
@@ -150,7 +152,7 @@ def place(
     """A system at a site of the blueprint, with power, carbon and price filled in."""
     site = blueprint.sites[site_name]
     system = chips.system(system_name, measured.machine)
-    at = _local(blueprint, site)
+    pue, carbon_g_per_j = _local(site)
     overhead_w = system.node_overhead_w / system.chips_per_node
     return Where(
         pool=f"{site_name}/{system_name}",
@@ -158,9 +160,9 @@ def place(
         system=system_name,
         nodes=nodes,
         chips_per_node=system.chips_per_node,
-        chip_w=(system.chip.busy_w + overhead_w) * at["pue"],
-        idle_w=(system.chip.idle_w + overhead_w) * at["pue"],
-        carbon_g_per_j=at["carbon_g_per_j"],
+        chip_w=(system.chip.busy_w + overhead_w) * pue,
+        idle_w=(system.chip.idle_w + overhead_w) * pue,
+        carbon_g_per_j=carbon_g_per_j,
         price_chip_s=_chip_price(blueprint, system.chip),
     )
 
@@ -169,7 +171,7 @@ def shape(spec: JobSpec, system: str, count: int) -> str:
     """Hash of what makes two jobs alike: all of the work but its size, name, owner and order."""
     size = {"tokens", "steps", "tenant", "sites", "after", "through", "of", "priority", "retries"}
     work = spec.work.model_dump(mode="json", exclude=size | {"seed", "gate", "prompt", "chips"})
-    what = [work, spec.model_config_, spec.weights, system, count]
+    what = [work, spec.model.config, spec.model.weights, system, count]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -255,18 +257,24 @@ def _layout(spec: JobSpec, chip: chips.Chip, count: int) -> Layout:
     """Training is sharded over all its chips; the rest is one process with threads."""
     if isinstance(spec.work, Pretrain):
         return Layout(chips=count, ranks=count, threads=1, parallel="fsdp")
-    parallel = "engine" if spec.kind == "serve" else "threads"
-    return Layout(chips=count, ranks=1, threads=count, parallel=parallel)
+    return Layout(
+        chips=count,
+        ranks=1,
+        threads=count,
+        parallel="engine" if isinstance(spec.work, Serve) else "threads",
+    )
 
 
-def _local(blueprint: Blueprint, site: Site) -> dict[str, float]:
-    """PUE and carbon of a site: the blueprint's word, else the catalog's."""
-    stated = {"pue": site.pue, "carbon_g_per_j": site.carbon_g_per_j}
-    if None in stated.values():
-        known = sites.place(site.country)
-        catalog = {"pue": known.pue, "carbon_g_per_j": known.carbon_g_per_kwh / J_PER_KWH}
-        stated = {key: catalog[key] if value is None else value for key, value in stated.items()}
-    return stated
+def _local(site: Site) -> tuple[float, float]:
+    """PUE and gCO2e/J of a site: the blueprint's word, else the catalog's."""
+    if site.pue is not None and site.carbon_g_per_j is not None:
+        return site.pue, site.carbon_g_per_j
+    known = sites.place(site.country)
+    carbon_g_per_j = known.carbon_g_per_kwh / J_PER_KWH
+    return (
+        known.pue if site.pue is None else site.pue,
+        carbon_g_per_j if site.carbon_g_per_j is None else site.carbon_g_per_j,
+    )
 
 
 def exchange(blueprint: Blueprint) -> dict[str, float]:
@@ -283,8 +291,9 @@ def _chip_price(blueprint: Blueprint, chip: chips.Chip) -> float:
     if stated := blueprint.prices.chip_s:
         return money.convert(stated.amount, stated.currency, blueprint.currency, rates)
     rent = money.chip_hour_price(chip.name)
+    assert rent.value is not None, f"{chip.name} has no rent"
     return money.convert(rent.value, rent.unit.partition("/")[0], blueprint.currency, rates) / 3600
 
 
-def _range(value: float, spread: float, basis: str) -> Figure:
+def _range(value: float, spread: float, basis: Basis) -> Figure:
     return Figure(value=value, low=value * (1 - spread), high=value * (1 + spread), basis=basis)

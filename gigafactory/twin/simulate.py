@@ -42,7 +42,7 @@ class _Twin:
         self.jobs = {job.spec.name: job for job in self.plan.jobs}
         self.order = 0
         opened_unix_s = np.datetime64(self.plan.start, "s").astype(float)
-        plan = self.plan.model_dump(mode="json", by_alias=True)
+        plan = self.plan.model_dump(mode="json")
         yield ev.RunOpened(0.0, run, "virtual", float(opened_unix_s), blueprint, plan)
         for job in self.plan.jobs:
             self._expect(ev.JobSubmitted(0.0, **job.submission()))

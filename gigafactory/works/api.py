@@ -55,7 +55,7 @@ class Api:
         planned = self._planned(str(body.get("name", "")), body.get("work"))
         if not body.get("quote_only"):
             await self.works.submit(planned)
-        return JSONResponse(planned.model_dump(mode="json", by_alias=True))
+        return JSONResponse(planned.model_dump(mode="json"))
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job; what it has done so far is billed."""

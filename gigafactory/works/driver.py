@@ -52,7 +52,7 @@ class Works:
         if rows:
             await self._recover(rows)
         else:
-            plan = self.plan.model_dump(mode="json", by_alias=True)
+            plan = self.plan.model_dump(mode="json")
             opened = ev.RunOpened(0.0, self.run, "wall", self.opened_unix_s, blueprint_text, plan)
             submitted = [ev.JobSubmitted(0.0, **job.submission()) for job in self.plan.jobs]
             # In one transaction: a run is opened with all its jobs, or not at all.
@@ -147,11 +147,6 @@ class Works:
     def _describe(self, started: ev.JobStarted) -> dict[str, Any]:
         """Everything a process needs to run the attempt."""
         spec = self.planned[started.job].spec
-        model = {
-            "name": spec.model_name,
-            "config": spec.model_config_,
-            "weights": spec.weights,
-        }
         inputs = {
             before: str(
                 self.home.attempt(self.run, before, self.factory.attempt(before)) / "output"
@@ -161,7 +156,7 @@ class Works:
         machine = self.plan.measured.machine or {}
         return {
             "work": {"name": spec.name, **spec.work.model_dump(mode="json")},
-            "model": model,
+            "model": spec.model.model_dump(mode="json"),
             "attempt": started.attempt,
             "chips": sum(started.chips),
             "device": "cuda" if machine.get("kind") == "gpu" else "cpu",

@@ -177,6 +177,7 @@ class Engine:
         if self._process is None:
             return
         process, self._process = self._process, None
+        assert process.stdin is not None
         process.stdin.close()
         try:
             process.wait(timeout_s)
@@ -184,6 +185,7 @@ class Engine:
             process.kill()
 
     def _send(self, line: dict[str, Any]) -> None:
+        assert self._process is not None and self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(line) + "\n")
             self._process.stdin.flush()
@@ -191,5 +193,6 @@ class Engine:
             time.sleep(0)  # `ended` sees the death and tells it of every open attempt
 
     def _hear(self, process: subprocess.Popen) -> None:
+        assert process.stdout is not None
         for line in process.stdout:
             self._lines.put(json.loads(line))

@@ -216,7 +216,9 @@ def _explain(folder: Path, error: Exception) -> dict[str, str]:
     return {
         "what": str(getattr(cause, "what", f"{type(cause).__name__}: {cause}")).splitlines()[0],
         "where": str(getattr(cause, "where", log)),
-        "why": str(getattr(cause, "why", raised[-1] if raised else f"raised by the job in {folder}")),
+        "why": str(
+            getattr(cause, "why", raised[-1] if raised else f"raised by the job in {folder}")
+        ),
         "remedy": str(getattr(cause, "remedy", "free some disk" if full else f"read {log}")),
     }
 

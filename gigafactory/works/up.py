@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from gigafactory import plan as planning
 from gigafactory.blueprint import Blueprint
+from gigafactory.blueprint.schema import Serve
 from gigafactory.factory.events import FirstToken
 from gigafactory.faults import Fault, Refused
 from gigafactory.ledger.store import Ledger, LedgerFailure, read
@@ -170,7 +171,8 @@ class _Factory:
         """Ask the first service its question through the gateway, as any client would."""
         works = self.works
         job = next(iter(works.endpoints))
-        prompt = works.planned[job].spec.work.prompt
+        work = works.planned[job].spec.work
+        prompt = work.prompt if isinstance(work, Serve) else ""
         body = {
             "model": job,
             "messages": [{"role": "user", "content": prompt}],
