@@ -72,7 +72,7 @@ class Stage:
     """An engine whose attempts do what the script says, through the real files."""
 
     def __init__(self, script):
-        self.script, self.open_folders, self.ready, self.alive = script, [], True, True
+        self.script, self.open_folders, self.ready = script, [], True
 
     def open(self):
         pass
@@ -101,7 +101,7 @@ class Stage:
         return ended
 
     def close(self):
-        self.alive = False
+        self.ready = False
 
 
 def say(folder, **figures):
@@ -215,6 +215,24 @@ def test_an_attempt_that_ended_while_the_works_was_dead_is_adopted_not_repeated(
     check(home)
     assert [r.body["attempt"] for r in read(home.ledger, kinds=["JobStarted"])
             if r.subject == "train"] == [1]  # fmt: skip
+
+
+def test_a_factory_that_is_closed_goes_on_from_the_checkpoints_it_stopped_at(tmp_path):
+    async def close_at_once():
+        works = Works(home, plan(), "mill-1", ledger)
+        works.engine = Stage(iter(()))
+        await works.open("")
+        await works.close()
+        assert works.factory.status("train") == "queued"
+
+    home = Home(tmp_path)
+    ledger = Ledger(home.ledger)
+    asyncio.run(close_at_once())
+    ledger.close()
+    lives(home, [], iter(()))
+    check(home)
+    starts = [r.body for r in read(home.ledger, kinds=["JobStarted"]) if r.subject == "train"]
+    assert [(s["attempt"], s["from_step"]) for s in starts] == [(1, 0), (2, 5)]
 
 
 def test_a_job_that_is_cancelled_while_it_runs_is_stopped_and_billed(tmp_path):

@@ -97,10 +97,14 @@ class Works:
         await self.happen(*(ev.NodeDrained(now, node) for node in self.plan.nodes()))
         for running in self._running.values():
             self._ask_to_stop(running)
-        while self._running and self.engine.alive:
+        # Before Ray is up no attempt can hear; what does not stop in time is lost, and resumes.
+        late_s = self.clock() + GRACE_S + POLL_S
+        while self._running and self.engine.ready and self.clock() < late_s:
             await self.turn()
             await asyncio.sleep(POLL_S)
         await asyncio.to_thread(self.engine.close)
+        for running in list(self._running.values()):
+            await self._end(Ended(running.attempt.folder, "lost", {}))
 
     async def happen(self, *happened: ev.Event) -> None:
         """Let events happen: durable first, then the core, then what it commands.
@@ -217,7 +221,7 @@ class Works:
         if ended.outcome == "stopped":
             return ev.JobStopped(now, job, number, used)
         if ended.outcome == "lost":
-            return ev.JobLost(now, job, number, "the executor died", used)
+            return ev.JobLost(now, job, number, "the executor is gone", used)
         attempt.kill()
         return ev.JobFailed(now, job, number, ended.error, used)
 

@@ -101,11 +101,6 @@ class Engine:
         self._stillborn = 0
         self.ready = False
 
-    @property
-    def alive(self) -> bool:
-        """Whether there is an executor that could still say how its attempts end."""
-        return self._process is not None and self._process.poll() is None
-
     def open(self) -> None:
         """Start the executor; commands may be given at once, it takes them when Ray is up."""
         environment = {
