@@ -90,7 +90,7 @@ class Workload(Part):
     through: Names = Field((), description="evaluations that must have passed first")
     priority: int = 0
     retries: Annotated[int, Field(ge=0, le=100)] = 3
-    seed: int = 1
+    seed: int = 0
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -121,8 +121,8 @@ class Finetune(Workload):
     steps: Annotated[int, Field(gt=0)]
     batch: Annotated[int, Field(gt=0)] = 8
     rank: Annotated[int, Field(gt=0)] = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    checkpoint_steps: Annotated[int, Field(gt=0)] = 5
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    checkpoint_steps: Annotated[int, Field(gt=0)] = 10
 
 
 class Evaluate(Workload):
@@ -131,7 +131,7 @@ class Evaluate(Workload):
     kind: Literal["evaluate"]
     of: Name
     suite: Literal["bits_per_byte", "tool_calls"]
-    examples: Annotated[int, Field(gt=0)] = 40
+    examples: Annotated[int, Field(gt=0)] = 48
     gate: dict[str, Threshold] = {}
 
     @property

@@ -1,12 +1,13 @@
 """How well a language model predicts text it never saw, in bits a byte, and against whom.
 
 Bits a byte does not depend on the tokenizer, so a model may stand beside compressors:
-- a byte 5-gram with interpolated Kneser-Ney smoothing, given the *whole* training split, so
-  never less text than the model read (Kneser and Ney 1995; Chen and Goodman 1999);
+- a byte 5-gram with interpolated Kneser-Ney smoothing (Kneser and Ney 1995; Chen and Goodman
+  1999), given the text that the model read in its training, once; and another one, given the
+  whole training split, which is more where the model read less than an epoch;
 - gzip and xz at level 9, of the held-out text alone.
 
 All get the same held-out files (`corpus`), byte for byte. The model reads them as tokens, an
-`END` before each file, in windows that overlap by half: each token counts once, and but for
+`END` before each file, in windows as long as its training's that overlap by half: each token counts once, and but for
 the first window's is predicted from at least half a window. Ends of files are not text: they
 cost no one anything.
 """
@@ -24,14 +25,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Qwen3MoeForCausalLM
 
-from gigafactory.jobs.corpus import END, corpus
+from gigafactory.jobs.corpus import END, TRAINING, corpus, text_read
 from gigafactory.jobs.moe import IGNORED, lean
 
 ORDER = 5
 """Bytes of an n-gram: four are known, the fifth is predicted."""
-WINDOW = 512
-"""Tokens the model sees at once; it predicts the later half of them."""
-WINDOWS_AT_ONCE = 4
+WINDOWS_AT_ONCE = 8
 
 
 def evaluate(
@@ -42,9 +41,12 @@ def evaluate(
     config = json.loads((Path(model_dir) / "config.json").read_text("utf-8"))
     text = corpus(cache, config["vocab_size"])
     held_out = "".join(text.held_out_files).encode()
+    training = Path(model_dir) / TRAINING
+    read = json.loads(training.read_text("utf-8"))
     bits = {
-        "bits_per_byte": model_bits(model_dir, text.held_out_files, report),
-        "bits_per_byte_5gram": ngram_bits(text.training_text, held_out),
+        "bits_per_byte": model_bits(model_dir, text.held_out_files, read["sequence"], report),
+        "bits_per_byte_5gram": ngram_bits(text_read(text, **read), held_out),
+        "bits_per_byte_5gram_whole": ngram_bits(text.training_text, held_out),
         "bits_per_byte_gzip": 8 * len(gzip.compress(held_out, 9)),
         "bits_per_byte_xz": 8 * len(lzma.compress(held_out, preset=9)),
     }
@@ -54,17 +56,17 @@ def evaluate(
 
 
 @torch.no_grad()
-def model_bits(model_dir: Path, files: list[str], report: Callable[..., None]) -> float:
-    """Bits the model needs for all files, in bfloat16."""
+def model_bits(
+    model_dir: Path, files: list[str], window: int, report: Callable[..., None]
+) -> float:
+    """Bits the model needs for all files, in bfloat16, seeing `window` tokens at once."""
     tokenizer = Tokenizer.from_file(str(Path(model_dir) / "tokenizer.json"))
     end = tokenizer.token_to_id(END)
     ids = np.concatenate([[end, *e.ids] for e in tokenizer.encode_batch(files)])
-    model = Qwen3MoeForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
-    window = min(WINDOW, model.config.max_position_embeddings)
-    model = lean(model).eval()
+    model = lean(Qwen3MoeForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)).eval()
     half = window // 2
-    ids = np.append(ids, [end] * (-(len(ids) - 1 - window) % half))
-    starts = range(0, len(ids) - window, half)
+    starts = range(0, max(1, len(ids) - 1 - half), half)
+    ids = np.append(ids, [end] * (starts[-1] + window + 1 - len(ids)))
     nats = 0.0
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
         group = starts[first : first + WINDOWS_AT_ONCE]

@@ -28,6 +28,9 @@ from gigafactory.jobs import weights
 END = "<|endoftext|>"
 """Stands before each file; id 0; also ends an answer and pads."""
 
+TRAINING = "training.json"
+"""File beside a model's weights: which of these tokens it was trained on (`text_read`)."""
+
 LEFT_OUT = {
     "__phello__", "antigravity.py", "distutils", "encodings", "ensurepip", "idlelib", "lib2to3",
     "lib-dynload", "pydoc_data", "site-packages", "test", "this.py", "turtledemo",
@@ -139,6 +142,18 @@ def batch(tokens: np.ndarray, step: int, *, sequences: int, sequence: int, seed:
         start = shift + order[card] * sequence
         rows.append(tokens[start : start + sequence + 1])
     return np.stack(rows).astype(np.int64)
+
+
+def text_read(source: Corpus, *, tokens: int, sequence: int, seed: int) -> bytes:
+    """The text in the first `tokens` tokens that `batch` deals; after an epoch, all of it."""
+    stream = source.tokens
+    pieces = (len(stream) - 1) // sequence - 1
+    if tokens >= pieces * sequence:
+        return source.training_text
+    shift, order = _shuffled(seed, 0, pieces, sequence)
+    starts = shift + sequence * np.sort(order[: -(-tokens // sequence)])
+    ids = np.concatenate([stream[start : start + sequence] for start in starts])
+    return Tokenizer.from_file(str(source.tokenizer)).decode(ids).encode()
 
 
 @lru_cache(maxsize=2)

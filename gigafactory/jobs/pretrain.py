@@ -3,7 +3,10 @@
 FSDP2 shards the module, `moe.lean` gives it a quick forward, DCP keeps the checkpoints. Which
 tokens a step sees depends on the step alone, so a job that was killed, or resumed by a gang of
 another size, trains on the same tokens as one left in peace; with a gang of the same size its
-weights are the same to the bit.
+weights are the same to the bit. A rank takes its share of a step's batch in one pass: memory
+bounds `batch_tokens`, and the experts' load is balanced over exactly the batch of a step.
+
+Checkpoints are ours alone: DCP keeps its index of them (`.metadata`) as a pickle.
 
 `context.work`: `tokens` (of the whole training), `sequence` (tokens), `batch_tokens` (tokens
 of one optimizer step over the whole gang), `learning_rate` (at its peak), `seed`,
@@ -11,6 +14,7 @@ of one optimizer step over the whole gang), `learning_rate` (at its peak), `seed
 """
 
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -37,7 +41,7 @@ from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3
 
 from gigafactory.jobs import weights
 from gigafactory.jobs.context import Context, StopJob
-from gigafactory.jobs.corpus import END, Corpus, batch, corpus
+from gigafactory.jobs.corpus import END, TRAINING, Corpus, batch, corpus
 from gigafactory.jobs.moe import lean
 from gigafactory.jobs.muon import Muon
 
@@ -209,6 +213,7 @@ class Training:
             return {}
         whole = self.context.output / "model"
         half_done = self.context.output / "model.tmp"
+        shutil.rmtree(half_done, ignore_errors=True)
         with torch.device("meta"):
             model = qwen3.Qwen3MoeForCausalLM(self.config)
         model.load_state_dict(state, assign=True)
@@ -216,6 +221,12 @@ class Training:
         model.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0)
         model.save_pretrained(half_done)
         tokenizer(self.corpus, self.config).save_pretrained(half_done)
+        read = {
+            "tokens": self.step * self.batch_tokens,
+            "sequence": self.work["sequence"],
+            "seed": self.work["seed"],
+        }
+        (half_done / TRAINING).write_text(json.dumps(read), "utf-8")
         weights.publish(half_done, whole)
         return {
             "parameters": model.num_parameters(),
