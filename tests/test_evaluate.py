@@ -61,7 +61,7 @@ def test_a_model_that_answers_right_passes(tuned, tmp_path, monkeypatch):
     assert results["metrics"]["tool_calls_exact_low"] == pytest.approx(0.7225, abs=1e-4)
 
 
-def test_the_base_model_is_asked_once(tuned, tmp_path, monkeypatch):
+def test_the_tuned_model_is_asked_bare_and_its_base_with_an_introduction(tuned, tmp_path, monkeypatch):
     asked = []
 
     def mute(model_folder, introduced_by, instructions, threads, report):
@@ -70,9 +70,7 @@ def test_the_base_model_is_asked_once(tuned, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tool_calls, "answers", mute)
     evaluate.run(exam(tmp_path, tuned))
-    evaluate.run(exam(tmp_path, tuned))
-    evaluate.run(exam(tmp_path, tuned, seed=4))
-    assert asked == ["bare", "introduced", "bare", "bare", "introduced"]
+    assert asked == ["bare", "introduced"]
 
 
 def test_an_evaluation_stops_when_asked(tuned, tmp_path):

@@ -74,7 +74,11 @@ class Context:
             folder.mkdir(parents=True, exist_ok=True)
 
     def phase(self, name: str) -> None:
-        """Say what the job does now: `load`, `work` or `save`; times are told apart by it."""
+        """Say what the job does now; times are told apart by it.
+
+        `prepare` is what is done once a machine and kept in `cache`, `load` and `save` are done
+        by every attempt, `work` grows with the size of the job.
+        """
         self.report(phase=name)
 
     def report(self, **figures: Any) -> None:

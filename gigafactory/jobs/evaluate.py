@@ -4,11 +4,8 @@ A gate is thresholds by metric, `{"tool_calls_exact": ">= 0.5"}`. It closes on d
 that nobody measured, a threshold that cannot be read, no threshold at all, all mean no.
 """
 
-import hashlib
-import json
 import math
 import operator
-import os
 import re
 import time
 from pathlib import Path
@@ -98,13 +95,8 @@ def tool_calls(context: Context, judged: Path) -> dict[str, Any]:
     tokens = after["tokens"]
     if context.model is not None:
         base = weights.folder(context.model["weights"], context.cache)
-        key = suite.question(examples, seed) + weights.sha256(base / "model.safetensors")
-        answer = context.cache / "evaluations" / hashlib.sha256(key.encode()).hexdigest()[:16]
-        before = remembered(answer)
-        if before is None:
-            before = suite.evaluate(base, examples, seed, context.chips, report, introduced=True)
-            remember(answer, before)
-            tokens += before["tokens"]
+        before = suite.evaluate(base, examples, seed, context.chips, report, introduced=True)
+        tokens += before["tokens"]
         metrics |= interval("tool_calls_exact_before", before)
     shown = sorted(after["answers"], key=lambda answer: answer["exact"])
     return {
@@ -121,17 +113,3 @@ def interval(metric: str, measured: dict[str, Any]) -> dict[str, float]:
         f"{metric}_low": measured["exact_low"],
         f"{metric}_high": measured["exact_high"],
     }
-
-
-def remembered(answer: Path) -> dict[str, Any] | None:
-    """What an earlier evaluation of the same model with the same questions found."""
-    return json.loads(answer.read_text()) if answer.exists() else None
-
-
-def remember(answer: Path, measured: dict[str, Any]) -> None:
-    """Keep it for the next: whole or not at all."""
-    answer.parent.mkdir(parents=True, exist_ok=True)
-    half_done = answer.with_name(f"{answer.name}.tmp-{os.getpid()}")
-    half_done.write_text(json.dumps(measured))
-    weights.sync(half_done)
-    half_done.rename(answer)

@@ -51,8 +51,9 @@ def run(context: Context) -> dict[str, Any]:
     torch.set_num_threads(context.chips)
     torch.manual_seed(work["seed"])
 
-    context.phase("load")
+    context.phase("prepare")
     base = weights.folder(context.model["weights"], context.cache)
+    context.phase("load")
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = CHAT_TEMPLATE
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)

@@ -135,12 +135,6 @@ def evaluate(
     }
 
 
-def question(examples: int, seed: int) -> str:
-    """All that `evaluate` asks an introduced model, as text: equal text, equal answers."""
-    asked = warehouse.examples("heldout", seed, examples)
-    return repr((introduction(seed), asked, NEW_TOKENS_MAX))
-
-
 def wilson(hits: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
     """Interval of a proportion; z is the normal quantile, by default of 95 %, two-sided."""
     share, spread = hits / trials, z * z / trials

@@ -37,10 +37,11 @@ def _of_job(quote: dict, done: dict) -> Observation:
     chips = quote["layout"]["chips"]
     held_s = used["chip_s"] / chips
     work_s = phases.get("work", held_s)
+    once_s = phases.get("prepare", 0.0)
     return Observation(
         shape=quote["shape"],
         size=quote["size"],
-        overhead_s=held_s - work_s,
+        overhead_s=held_s - work_s - once_s,
         work_s=work_s,
         tokens=done["results"].get("tokens", quote["size"]),
         power_w=used["energy_j"] / held_s,
