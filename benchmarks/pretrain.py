@@ -57,6 +57,8 @@ def main() -> None:
 
 def contestants(model: Qwen3MoeForCausalLM, compiled: bool) -> dict[str, Callable[..., float]]:
     """By name, a function that does one forward and backward and returns the loss."""
+    print(f"transformers by default: experts {model.config._experts_implementation}")
+    model.config._experts_implementation = "eager"
     grouped = copy.deepcopy(model)
     grouped.config._experts_implementation = "grouped_mm"
 

@@ -116,6 +116,12 @@ def test_a_port_in_use_is_told_before_anything_starts(home):
     assert not (home / "ledger.db").exists()
 
 
+def test_a_plan_for_chips_that_do_not_stand_here_is_not_run(home):
+    fault = refusal("up", "h100-8", "--port", "0")
+    assert "does not stand here" in fault["what"]
+    assert not (home / "ledger.db").exists()
+
+
 def test_a_home_that_cannot_be_written_is_told(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GIGAFACTORY_HOME", str(tmp_path / "file" / "home"))

@@ -106,8 +106,8 @@ class Pretrain(Workload):
     data: Literal["stdlib"] = "stdlib"
     tokens: Annotated[Tokens, Field(gt=0)]
     sequence: Annotated[int, Field(gt=1)] = 256
-    batch_tokens: Annotated[int, Field(gt=0)] = 8192
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    batch_tokens: Annotated[int, Field(gt=0)] = 4096
+    learning_rate: Annotated[float, Field(gt=0)] = 8e-3
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_steps: Annotated[int, Field(gt=0)] = 50
 

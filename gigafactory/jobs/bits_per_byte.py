@@ -7,9 +7,9 @@ Bits a byte does not depend on the tokenizer, so a model may stand beside compre
 - gzip and xz at level 9, of the held-out text alone.
 
 All get the same held-out files (`corpus`), byte for byte. The model reads them as tokens, an
-`END` before each file, in windows as long as its training's that overlap by half: each token counts once, and but for
-the first window's is predicted from at least half a window. Ends of files are not text: they
-cost no one anything.
+`END` before each file, in windows as long as its training's that overlap by half: each token
+counts once, and but for the first window's is predicted from at least half a window. Ends of
+files are not text: they cost no one anything.
 """
 
 import gzip
@@ -43,8 +43,9 @@ def evaluate(
     held_out = "".join(text.held_out_files).encode()
     training = Path(model_dir) / TRAINING
     read = json.loads(training.read_text("utf-8"))
+    model, tokens = model_bits(model_dir, text.held_out_files, read["sequence"], report)
     bits = {
-        "bits_per_byte": model_bits(model_dir, text.held_out_files, read["sequence"], report),
+        "bits_per_byte": model,
         "bits_per_byte_5gram": ngram_bits(text_read(text, **read), held_out),
         "bits_per_byte_5gram_whole": ngram_bits(text.training_text, held_out),
         "bits_per_byte_gzip": 8 * len(gzip.compress(held_out, 9)),
@@ -52,14 +53,17 @@ def evaluate(
     }
     figures = {name: total / len(held_out) for name, total in bits.items()}
     better = 1 - figures["bits_per_byte"] / figures["bits_per_byte_5gram"]
-    return figures | {"better_than_5gram": better, "bytes": len(held_out)}
+    return figures | {"better_than_5gram": better, "bytes": len(held_out), "tokens": tokens}
 
 
 @torch.no_grad()
 def model_bits(
     model_dir: Path, files: list[str], window: int, report: Callable[..., None]
-) -> float:
-    """Bits the model needs for all files, in bfloat16, seeing `window` tokens at once."""
+) -> tuple[float, int]:
+    """Bits the model needs for all files, in bfloat16, seeing `window` tokens at once.
+
+    Also how many tokens it read for that, overlaps counted.
+    """
     tokenizer = Tokenizer.from_file(str(Path(model_dir) / "tokenizer.json"))
     end = tokenizer.token_to_id(END)
     ids = np.concatenate([[end, *e.ids] for e in tokenizer.encode_batch(files)])
@@ -77,7 +81,7 @@ def model_bits(
         loss, _, _ = model(rows[:, :-1], targets)
         nats += loss.item() * (targets != IGNORED).sum().item()
         report(bytes_share=(first + len(group)) / len(starts))
-    return nats / math.log(2)
+    return nats / math.log(2), len(starts) * window
 
 
 def ngram_bits(training: bytes, text: bytes, order: int = ORDER) -> float:

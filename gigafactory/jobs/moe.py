@@ -23,9 +23,10 @@ from torch.autograd.function import once_differentiable
 
 IGNORED = -100
 """The target of a position that has none, as in PyTorch."""
-PADDING = 32  # rows
-"""Each expert's rows are filled up to a multiple. oneDNN compiles and keeps a kernel for each new
-shape: unpadded, a step is a quarter slower and the process grows to more than 2 GB."""
+PADDING = 64  # rows
+"""Rows of each expert are filled up to a multiple of it, but for float32. oneDNN compiles and
+keeps a kernel for each new shape: unpadded, a step takes a quarter longer and the process grows
+beyond 2 GB."""
 TINY = 1e-37
 """Under the smallest chance a float32 softmax tells from 0."""
 
@@ -117,11 +118,11 @@ def _attend(q_BHSC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, scaling: float) -> T
     """Softmax attention to the past."""
     B, H, S, C = q_BHSC.shape
     K = k_BKSC.shape[1]
-    if q_BHSC.is_cuda:
+    if q_BHSC.is_cuda or q_BHSC.dtype == torch.float32:
         return F.scaled_dot_product_attention(
             q_BHSC, k_BKSC, v_BKSC, is_causal=True, scale=scaling, enable_gqa=K != H
         )
-    # PyTorch's flash kernel for CPUs takes 2 to 4 times as long in bfloat16 (S 128 to 256).
+    # In bfloat16, PyTorch's flash kernel for CPUs takes 2 to 4 times as long (S 128 to 256).
     future = torch.full((S, S), float("-inf"), dtype=q_BHSC.dtype).triu(1)
     q = (q_BHSC * scaling).reshape(B, K, H // K * S, C)
     scores = (q @ k_BKSC.mT).view(B, K, H // K, S, S) + future
@@ -151,7 +152,8 @@ class Experts(torch.autograd.Function):
     def forward(ctx, x_TD, weight_Tk, expert_Tk, gate_up_EFD, down_EDF):
         """The weighted sum of the experts of each token, and each expert's count of slots."""
         E = gate_up_EFD.shape[0]
-        row_of_slot, token_of_row, ends, count_E = _rows_by_expert(expert_Tk, E)
+        padding = 1 if x_TD.dtype == torch.float32 else PADDING
+        row_of_slot, token_of_row, ends, count_E = _rows_by_expert(expert_Tk, E, padding)
         weight_R1 = weight_Tk.new_zeros(len(token_of_row), 1)
         weight_R1[row_of_slot] = weight_Tk[..., None]
         x_RD = x_TD[token_of_row]
@@ -188,7 +190,7 @@ class Experts(torch.autograd.Function):
         return dx_TD, dweight_R[row_of_slot], None, dgate_up_EFD, ddown_EDF
 
 
-def _rows_by_expert(expert_Tk: Tensor, experts: int):
+def _rows_by_expert(expert_Tk: Tensor, experts: int, padding: int):
     """Where each token's slots go when sorted by expert, each expert's rows padded.
 
     Returns the row of each slot (T, k), the token of each row (R), the row after each expert's
@@ -196,7 +198,7 @@ def _rows_by_expert(expert_Tk: Tensor, experts: int):
     """
     expert_of_slot = expert_Tk.flatten()
     count_E = F.one_hot(expert_of_slot, experts).sum(0)
-    padded_E = (count_E + PADDING - 1) // PADDING * PADDING
+    padded_E = (count_E + padding - 1) // padding * padding
     ends = padded_E.cumsum(0)
     slots = expert_of_slot.argsort(stable=True)
     shift_E = (ends - padded_E) - (count_E.cumsum(0) - count_E)
@@ -204,7 +206,7 @@ def _rows_by_expert(expert_Tk: Tensor, experts: int):
     row_of_slot = torch.empty_like(slots)
     row_of_slot[slots] = ranks + shift_E[expert_of_slot[slots]]
     # As many rows as there can be, so that the shape never depends on the routing.
-    rows = (len(slots) + experts * (PADDING - 1)) // PADDING * PADDING
+    rows = (len(slots) + experts * (padding - 1)) // padding * padding
     token_of_row = slots.new_zeros(rows)
     token_of_row[row_of_slot] = ranks // expert_Tk.shape[1]
     return row_of_slot.view_as(expert_Tk), token_of_row, ends.int(), count_E

@@ -1,8 +1,7 @@
 """Muon: momentum, made orthogonal, for the matrices inside a network; sharded or whole.
 
 An update whose singular values are all about one moves every direction of a weight alike,
-where Adam's is carried by a few. For the same loss it needs about half the tokens of AdamW
-(measured on the laptop's Qwen3-MoE), for a fifth more arithmetic a step.
+where Adam's is carried by a few.
 
 Sources: Jordan et al. 2024, kellerjordan.github.io/posts/muon (the quintic iteration and its
 coefficients); Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982 (decay, and

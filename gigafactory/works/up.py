@@ -23,6 +23,7 @@ from gigafactory.factory.events import FirstToken
 from gigafactory.faults import Fault, Refused
 from gigafactory.ledger.store import Ledger, LedgerFailure, read
 from gigafactory.plan import Plan
+from gigafactory.stack import chips
 from gigafactory.works import calibrate, history
 from gigafactory.works.api import HOST, Api, bind, serve
 from gigafactory.works.ask import Endpoint
@@ -85,6 +86,7 @@ async def up(
     listening = bind(wish.port)
     calibrate.calibrate(home.path, wish.recalibrate, watcher.calibrating)
     run, plan, resumed = _choose(home, blueprint, wish.again)
+    _stands_here(plan)
     watcher.planned(plan, run, resumed)
     try:
         ledger = Ledger(home.ledger)
@@ -212,6 +214,25 @@ def _choose(home: Home, blueprint: Blueprint, again: bool) -> tuple[str, Plan, b
         if last.blueprint_hash == fresh.blueprint_hash:
             return opened[-1].run, last, True
     return f"{blueprint.name}-{len(opened) + 1}", fresh, False
+
+
+def _stands_here(plan: Plan) -> None:
+    """Refuse a plan for chips that this machine does not have."""
+    here = chips.system(chips.THIS_MACHINE, plan.measured.machine)
+    faults = [
+        Fault(
+            f"{where.pool} does not stand here",
+            f"sites.{where.site}.systems",
+            f"this machine is {here.chips_per_node} × {here.chip.name}",
+            f"write `systems: {{{chips.THIS_MACHINE}: 1}}`, or `gigafactory simulate` it instead",
+        )
+        for where in plan.places
+        if where.system != chips.THIS_MACHINE
+        and (chips.system(where.system).chip.name, where.chips)
+        != (here.chip.name, here.chips_per_node)
+    ]
+    if faults:
+        raise Refused(*faults)
 
 
 def _tenant(blueprint: Blueprint) -> str:
