@@ -11,9 +11,8 @@ from gigafactory.twin import simulate
 plan = make(load("h100-8", ["workloads.code-model.tokens=10 G tokens"]))
 for job in plan.jobs:
     quote = job.quote
-    print(
-        f"{job.spec.name:12} {quote.duration_s.value:9.0f} s {quote.money.value:8.2f} {plan.currency}"
-    )
+    price = f"{quote.money.value:8.2f} {plan.currency}"
+    print(f"{job.spec.name:12} {quote.duration_s.value:9.0f} s {price}")
 
 with tempfile.TemporaryDirectory() as folder:
     day = Path(folder) / "day.parquet"

@@ -52,8 +52,23 @@ def test_every_command_has_help_with_an_example(command):
 
 
 def test_the_commands_are_those_of_the_manual():
-    assert COMMANDS == sorted(
-        "check plan simulate up submit jobs logs cancel bill report schema".split()
+    assert (
+        sorted(
+            [
+                "check",
+                "plan",
+                "simulate",
+                "up",
+                "submit",
+                "jobs",
+                "logs",
+                "cancel",
+                "bill",
+                "report",
+                "schema",
+            ]
+        )
+        == COMMANDS
     )
 
 

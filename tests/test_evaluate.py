@@ -61,7 +61,9 @@ def test_a_model_that_answers_right_passes(tuned, tmp_path, monkeypatch):
     assert results["metrics"]["tool_calls_exact_low"] == pytest.approx(0.7225, abs=1e-4)
 
 
-def test_the_tuned_model_is_asked_bare_and_its_base_with_an_introduction(tuned, tmp_path, monkeypatch):
+def test_the_tuned_model_is_asked_bare_and_its_base_with_an_introduction(
+    tuned, tmp_path, monkeypatch
+):
     asked = []
 
     def mute(model_folder, introduced_by, instructions, threads, report):

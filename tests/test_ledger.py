@@ -138,7 +138,9 @@ def test_tokens_are_billed_once_at_their_price_and_disputes_at_nothing(tmp_path)
         opened,
         ev.RequestReserved(1.0, "a", "warehouse", "assistant", "assistant", 64),
         ev.RequestReserved(1.0, "b", "warehouse", "assistant", "assistant", 64),
-        ev.RequestSettled(2.0, "a", "warehouse", "assistant", 1_000_000, 500_000, 0.1, 1.0, "complete"),
+        ev.RequestSettled(
+            2.0, "a", "warehouse", "assistant", 1_000_000, 500_000, 0.1, 1.0, "complete"
+        ),
         ev.RequestDisputed(3.0, "b", "warehouse", "crash"),
     ]  # fmt: skip
     write_parquet(tmp_path / "r.parquet", "r", happened, 0.0)

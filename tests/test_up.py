@@ -79,7 +79,7 @@ def test_the_weights_are_those_of_an_undisturbed_run(home, tmp_path):
 
 
 def test_no_job_was_committed_twice_and_there_is_one_ledger(home):
-    home, summary = home
+    home, _summary = home
     rows = list(read(home.ledger))
     assert {row.run for row in rows} == {"tiny-1"}
     assert Counter(row.subject for row in rows if row.kind == "JobDone") == {

@@ -174,5 +174,6 @@ def _machine(machine: Mapping[str, Any] | None) -> str:
     return (
         f"{machine['model']}: {machine['chips']} chips of {rates}, "
         f"{show(machine['memory_bytes_per_s'], 'B/s')}, "
-        f"{show(machine['memory_bytes_per_chip'], 'B')} and {machine['busy_w']:.3g} W each ({power})"
+        f"{show(machine['memory_bytes_per_chip'], 'B')} and {show(machine['busy_w'], 'W')}"
+        f" each (power {power})"
     )

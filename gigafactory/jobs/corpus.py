@@ -153,7 +153,7 @@ def text_read(source: Corpus, *, tokens: int, sequence: int, seed: int) -> bytes
     shift, order = _shuffled(seed, 0, pieces, sequence)
     starts = shift + sequence * np.sort(order[: -(-tokens // sequence)])
     ids = np.concatenate([stream[start : start + sequence] for start in starts])
-    return Tokenizer.from_file(str(source.tokenizer)).decode(ids).encode()
+    return Tokenizer.from_file(str(source.tokenizer)).decode(ids.tolist()).encode()
 
 
 @lru_cache(maxsize=2)

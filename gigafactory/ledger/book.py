@@ -47,7 +47,8 @@ create temp table started as select run, subject as job, (body->>'$.attempt')::i
     body->>'$.pool' as pool
     from happened where kind = 'JobStarted';
 
-create temp table ended as select seq, run, subject as job, (body->>'$.attempt')::int as attempt, at_s,
+create temp table ended as select seq, run, subject as job, at_s,
+    (body->>'$.attempt')::int as attempt,
     lower(replace(kind, 'Job', '')) as outcome, body->'$.used' as used,
     coalesce((body->>'$.used.chip_s')::double, 0) as chip_s,
     coalesce((body->>'$.used.energy_j')::double, 0) as energy_j,

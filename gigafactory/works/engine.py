@@ -180,7 +180,8 @@ class Engine:
             process.kill()
 
     def _send(self, line: dict[str, Any]) -> None:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(line) + "\n")
             self._process.stdin.flush()
