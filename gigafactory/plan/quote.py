@@ -191,6 +191,7 @@ def _modelled(spec: JobSpec, model: models.Model, chip: chips.Chip, layout: Layo
     """The job by the roofline of `stack.performance`."""
     work, count = spec.work, layout.chips
     weights_bytes = 4.0 * model.parameters
+    gang_s = performance.gang_start_s() if layout.parallel == "fsdp" else 0.0
     exact = isinstance(work, Pretrain)
     if isinstance(work, Pretrain):
         step = performance.train(
@@ -224,8 +225,10 @@ def _modelled(spec: JobSpec, model: models.Model, chip: chips.Chip, layout: Layo
         reason = f"{work.steps} steps of {work.batch} examples at {step.mfu:.0%} MFU"
     elif isinstance(work, Evaluate) and work.suite == "tool_calls":
         prompt, new = _of_task("warehouse", "prompt_tokens"), _of_task("warehouse", "answer_tokens")
-        answers = performance.generate(model, chip, count, prompt, new, work.examples)
-        tokens, work_s = float(2 * work.examples * (prompt + new)), 2 * answers.total_s
+        at_once = _of_task("warehouse", "answers_at_once")
+        answers = performance.generate(model, chip, count, prompt, new, at_once)
+        batches = 2 * -(-work.examples // at_once)
+        tokens, work_s = float(2 * work.examples * (prompt + new)), batches * answers.total_s
         memory_bytes = answers.memory_bytes_per_chip
         reason = f"{work.examples} answers before and {work.examples} after"
     elif isinstance(work, Evaluate):
@@ -242,7 +245,7 @@ def _modelled(spec: JobSpec, model: models.Model, chip: chips.Chip, layout: Layo
         size=tokens,
         tokens=tokens,
         exact=exact,
-        overhead_s=performance.load_s(weights_bytes),
+        overhead_s=performance.load_s(weights_bytes) + gang_s,
         work_s=work_s,
         memory_bytes_per_chip=memory_bytes,
         reason=f"modelled: {reason}",

@@ -201,6 +201,11 @@ def load_s(size_bytes: float) -> float:
     return _constant("host", "process_start") + size_bytes / _constant("host", "read_safetensors")
 
 
+def gang_start_s() -> float:
+    """Seconds until all ranks of a gang run, beyond the start of one process."""
+    return _constant("host", "gang_start")
+
+
 def time_range(chip: Chip, precision: str) -> tuple[float, float]:
     """Factors on modelled seconds between which the true ones should lie.
 
