@@ -96,7 +96,7 @@ def test_what_was_measured_replaces_what_was_modelled():
     assert again.duration_s.value == pytest.approx(20.0)
     assert again.energy_kwh.value == pytest.approx(9.0 * 20 / 3.6e6)
     assert again.energy_kwh.basis == "modelled"
-    twice = good(GOOD.replace("1 k tokens", "16 k tokens"), Measured(observations=[seen]))
+    twice = good(GOOD.replace("1 k tokens", "8 k tokens"), Measured(observations=[seen]))
     assert twice.jobs[0].quote.duration_s.value == pytest.approx(7 + 13 * 2)
 
 
