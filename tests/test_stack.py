@@ -374,7 +374,7 @@ def test_an_unknown_place_is_refused_with_the_nearest_names():
 
 @pytest.mark.parametrize(
     ("chip", "to", "owner", "on", "outcome"),
-    [  # Cases of shared/facts/export_cases.csv on the chips of this catalog; stricter of US and CN.
+    [  # Published cases on the chips of this catalog; the stricter of US and CN.
         ("A100-80 SXM", "CN", "CN", "2022-07-15", "no_rule_applies"),
         ("H100 SXM", "CN", "CN", "2022-09-15", "licence_required"),
         ("A100-80 SXM", "CN", "CN", "2022-09-15", "licence_required"),
