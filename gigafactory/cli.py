@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, n
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,15 +37,24 @@ out = Console(soft_wrap=False)
 
 
 def main() -> None:
-    """Entry of the `gigafactory` command."""
+    """Entry of the `gigafactory` command; what it writes is for its owner's eyes."""
+    os.umask(0o077)
     app()
 
 
 @contextmanager
 def door(as_json: bool) -> Iterator[None]:
-    """Turn a refusal into its text or JSON, and exit code 2."""
+    """Turn a refusal, or a file that cannot be had, into its text or JSON, and exit code 2."""
     try:
-        yield
+        try:
+            yield
+        except OSError as error:
+            where = str(
+                error.filename or Path(os.environ.get("GIGAFACTORY_HOME", "~/.gigafactory"))
+            )
+            why = error.strerror or str(error)
+            remedy = "see that it can be read and written, or set another GIGAFACTORY_HOME"
+            raise Refused(Fault("a file cannot be used", where, why, remedy)) from error
     except Refused as refused:
         if as_json:
             print(json.dumps(refused.to_json(), indent=1))
@@ -107,7 +117,7 @@ def plan(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> No
 @app.command()
 def simulate(
     blueprint: BLUEPRINT,
-    seed: Annotated[int, typer.Option(help="the same seed gives the same day")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same day")] = 0,
     set_: SET = None,
     as_json: AS_JSON = False,
 ) -> None:
@@ -155,7 +165,9 @@ def up(
     again: Annotated[bool, typer.Option(help="a new run; calibration and history stay")] = False,
     once: Annotated[bool, typer.Option(help="end after the first token")] = False,
     recalibrate: Annotated[bool, typer.Option(help="measure this machine anew")] = False,
-    port: Annotated[int, typer.Option(help="of console and gateway; 0 for any free one")] = 8642,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="of console and gateway; 0 for any")
+    ] = 8642,
     set_: SET = None,
     as_json: AS_JSON = False,
 ) -> None:
@@ -167,7 +179,7 @@ def up(
     Examples: `gigafactory up laptop`, `gigafactory up tiny --once --json`
     """
     with door(as_json):
-        from gigafactory.blueprint.load import find, parse
+        from gigafactory.blueprint.load import find, parse, read_text
         from gigafactory.console import live
         from gigafactory.console.view import view as view_of
         from gigafactory.ledger.book import Book
@@ -178,7 +190,7 @@ def up(
 
         home = Home.default()
         path = find(blueprint)
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         read = parse(text, path, set_ or ())
         screen = Screen(Console(stderr=True) if as_json else out)
 
@@ -211,13 +223,9 @@ def submit(
     Example: `gigafactory submit again.yaml --quote`
     """
     with door(as_json):
-        from gigafactory.blueprint.load import read_tree
+        from gigafactory.blueprint.load import read_text, read_tree
 
-        if not job.is_file():
-            raise Refused(
-                Fault(f"there is no file {job}", str(job), "", "give a path to a YAML file")
-            )
-        tree = read_tree(job.read_text(encoding="utf-8"), job)
+        tree = read_tree(read_text(job), job)
         name = tree.pop("name", job.stem)
         work = json.loads(json.dumps(tree, default=str))
         answer = _ask("POST", "/api/jobs", json={"name": name, "work": work, "quote_only": quote})
@@ -246,8 +254,10 @@ def jobs(as_json: AS_JSON = False) -> None:
         if Home.default().address():
             rows = _ask("GET", "/api/jobs")["jobs"]
         else:
+            from gigafactory.console.view import view as view_of
+
             book, run = _last_run()
-            rows = [{**job, "status": job["state"]} for job in book.jobs(run["run"])]
+            rows = view_of(book, run["run"])["jobs"]
         say({"jobs": rows}, as_json, lambda: terminal.jobs(rows))
 
 
@@ -277,9 +287,11 @@ def logs(
                 print(json.dumps({"job": job, **piece}))
             else:
                 print(piece["text"], end="", flush=True)
-            if not follow or (piece["ended"] and not piece["text"]):
+            if piece["ended"] and (not piece["text"] or not Home.default().address()):
                 break
-            time.sleep(0.5)
+            if not follow and not piece["text"]:
+                break
+            time.sleep(0.5 * follow)
             piece = _ask("GET", f"/api/jobs/{job}/log", params={"offset": piece["offset"]})
 
 
@@ -491,7 +503,17 @@ def _ask(method: str, path: str, **more: Any) -> dict[str, Any]:
                 "the factory does not answer", address["url"], repr(error), "try again in a moment"
             )
         ) from None
-    answer = reply.json()
+    try:
+        answer = reply.json()
+    except ValueError:
+        raise Refused(
+            Fault(
+                "the factory failed to answer",
+                path,
+                f"status {reply.status_code}",
+                "see its terminal",
+            )
+        ) from None
     if "errors" in answer:
         raise Refused(*(Fault(**fault) for fault in answer["errors"]))
     return answer

@@ -28,7 +28,9 @@ def schema(name: str) -> dict[str, Any]:
     """JSON schema of a contract. Raises `Refused` for a name that is none."""
     if name not in CONTRACTS:
         raise Refused(
-            Fault(f"there is no contract {name!r}", "schema", "", nearest(name, CONTRACTS))
+            Fault(
+                f"there is no contract {name!r}", "schema", "no such name", nearest(name, CONTRACTS)
+            )
         )
     return TypeAdapter(CONTRACTS[name]).json_schema()
 

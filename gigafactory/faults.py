@@ -33,7 +33,7 @@ class Refused(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy for a name that is not known: the likely ones first, else all."""
-    known = sorted(known)
+    known = sorted(map(str, known))
     likely = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     if likely:
         return f"did you mean {' or '.join(likely)}?"

@@ -5,6 +5,7 @@ SI inside: s, W, J, B, FLOP, m, token, gCO2e (grams, as the field counts), and m
 currency that the text names.
 """
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -128,22 +129,22 @@ def show_duration(seconds: float) -> str:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 59.95:
         return f"{seconds:.3g} s"
-    if seconds < 3599.5:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if round(seconds) < 3600:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
     if seconds < 2 * DAY_S:
-        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+        return "{} h {} min".format(*divmod(round(seconds / 60), 60))
     return f"{seconds / DAY_S:.1f} days"
 
 
 class Quantity:
-    """Marks a pydantic field: text in people's units, or a float already in SI, to an SI float."""
+    """Marks a pydantic field: text in people's units to an SI float."""
 
     def __init__(self, unit: str):
         self.unit = unit
 
     def read(self, value: Any) -> float:
         """The SI value."""
-        return value if isinstance(value, float) else parse(value, self.unit)
+        return parse(value, self.unit)
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -163,7 +164,10 @@ class Price:
 
     def read(self, value: Any) -> Any:
         """The money, in its own currency."""
-        return value if isinstance(value, list | tuple) else parse_money(value, self.per)
+        money = parse_money(value, self.per)
+        if not 0 <= money.amount < math.inf:
+            raise NotAQuantity(f"{value!r} is no price; it must not be negative")
+        return money
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler

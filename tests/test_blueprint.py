@@ -22,7 +22,7 @@ models:
   tiny: {config: qwen3-moe-tiny}
 workloads:
   train: {kind: pretrain, tenant: lab, model: tiny, tokens: 1 k tokens}
-  judge: {kind: evaluate, tenant: lab, of: train, suite: bits_per_byte}
+  judge: {kind: evaluate, tenant: lab, of: train, suite: bits_per_byte, gate: {bytes: "> 0"}}
   serve: {kind: serve, tenant: lab, of: train, through: judge}
 """
 
@@ -69,6 +69,16 @@ def test_a_set_option_changes_one_value():
         ("kind: pretrain", "kind: pretran", 12, ["pretran"]),
         ("1 k tokens", "-5", 12, ["tokens"]),
         ("start: 2026-11-23\n", "", 1, ["start", "missing"]),
+        ("2026-11-23", "2026-13-45", 1, ["date"]),
+        ("gate: {bytes:", "gate: {byts:", 13, ["byts", "did you mean bytes"]),
+        (', gate: {bytes: "> 0"}', "", 14, ["no gate"]),
+        ("tokens: 1 k tokens", "tokens: 1 k tokens, after: serve", 12, ["wait for ever"]),
+        ("power: 100 W", "power: -1 W", 6, ["power"]),
+        ("power: 100 W", "power: 400.0", 6, ["400.0"]),
+        ("power: 100 W", "power: 1e999 W", 6, ["power"]),
+        ("FR, power", "FR, carbon: -5 gCO2e/kWh, power", 6, ["carbon"]),
+        ("tokens: 1 k", "learning_rate: .inf, tokens: 1 k", 12, ["learning_rate"]),
+        ("tokens: 1 k", "priority: 99999999999999, tokens: 1 k", 12, ["priority"]),
     ],
 )
 def test_a_fault_names_its_line_and_a_remedy(old, new, line, words):
@@ -88,10 +98,9 @@ def test_all_faults_are_told_at_once():
 
 
 def test_a_circle_of_jobs_is_shown_as_a_circle():
-    circle = GOOD.replace("tokens: 1 k tokens", "tokens: 1 k tokens, after: serve")
-    (fault,) = faults(circle)
+    (fault,) = faults(GOOD.replace("tokens: 1 k tokens", "tokens: 1 k tokens, after: judge"))
     assert "circle" in fault.what
-    assert fault.why.count("→") == 3 or fault.why.count("→") == 2
+    assert fault.why in ("train → judge → train", "judge → train → judge")
 
 
 def test_a_gang_larger_than_the_system_is_refused():
@@ -121,13 +130,15 @@ def test_weights_that_are_nowhere_are_refused():
     assert "no-such-thing" in fault.what
 
 
-@pytest.mark.parametrize("text", ["a: [1", "just words", "a: 1\na: 2\n", ""])
+@pytest.mark.parametrize("text", ["a: [1", "just words", "a: 1\na: 2\n", "", "a: \0"])
 def test_what_is_no_blueprint_at_all_gets_one_clear_fault(text):
     (fault,) = faults(text)
     assert fault.where.startswith("mill.yaml:")
 
 
-@pytest.mark.parametrize("override", ["sites.hme.power=1 W", "sites.home.power", "=3"])
+@pytest.mark.parametrize(
+    "override", ["sites.hme.power=1 W", "sites.home.power", "=3", "name.x=3", "name=[1"]
+)
 def test_a_set_option_that_leads_nowhere_is_refused(override):
     (fault,) = faults(GOOD, [override])
     assert "--set" in fault.what

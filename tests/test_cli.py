@@ -109,7 +109,7 @@ def test_the_example_of_the_schema_command_is_a_good_blueprint(tmp_path):
         (("report",), "nothing has run"),
         (("logs", "code-model"), "nothing has run"),
         (("cancel", "code-model"), "no factory runs"),
-        (("submit", "nothing.yaml"), "no file"),
+        (("submit", "nothing.yaml"), "cannot be read"),
     ],
 )
 def test_what_cannot_be_done_ends_in_one_fault_and_code_2(words, what):

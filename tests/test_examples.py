@@ -32,3 +32,13 @@ def test_the_blueprint_in_the_manual_can_be_planned():
 
 def test_the_diagram_of_a_job_s_life_is_the_table_s():
     assert diagram() in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/blueprint.md", "docs/numbers.md"]
+)
+def test_a_page_has_no_broken_link_and_no_empty_place(page):
+    text = (ROOT / page).read_text()
+    assert not re.findall(r"@[A-Z]+@", text)
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / link).exists(), link

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -19,7 +20,7 @@ from gigafactory.ledger.store import read
 from gigafactory.plan.plan import resolve
 from gigafactory.works.home import Home
 
-UP = [sys.executable, "-m", "gigafactory.cli", "up", "tiny", "--once", "--json", "--port", "0"]
+UP = [sys.executable, "-m", "gigafactory.cli", "up", "tiny", "--port", "0", "--once", "--json"]
 WAIT_S_MAX = 240
 
 
@@ -104,6 +105,57 @@ def test_every_job_is_predicted_and_measured(home):
     for job in summary["jobs"]:
         assert job["predicted_s"] > 0
         assert job["measured_s"] > 0
+
+
+def test_a_running_factory_takes_jobs_tells_their_logs_and_stops_when_asked(home, tmp_path):
+    home, _ = home
+    environment = {**os.environ, "GIGAFACTORY_HOME": str(home.path)}
+
+    def ask(*words):
+        ran = subprocess.run(
+            [sys.executable, "-m", "gigafactory.cli", *words, "--json"],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        return ran.returncode, json.loads(ran.stdout)
+
+    works = subprocess.Popen(
+        UP[:-2],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + WAIT_S_MAX
+    while home.address() is None or len(attempts(home, "coder")) < 2:
+        assert works.poll() is None, works.stdout.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    file = tmp_path / "more.yaml"
+    file.write_text(
+        "{name: more, kind: evaluate, tenant: lab, of: code-model, suite: bits_per_byte}"
+    )
+    assert ask("submit", str(file), "--quote")[1]["quote"]["duration_s"]["basis"] == "measured"
+    assert ask("submit", str(file))[0] == 0
+    code, refused = ask("submit", str(file))
+    assert code == 2
+    assert "exists already" in refused["errors"][0]["what"]
+    while {job["name"]: job["status"] for job in ask("jobs")[1]["jobs"]}["more"] != "done":
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert "text" in ask("logs", "more")[1]
+    assert ask("cancel", "more")[1]["errors"][0]["why"] == "it is done"
+    url = home.address()["url"]
+    assert httpx.get(f"{url}/api/view").status_code == 401
+    key = (home.path / "key").read_text().strip()
+    assert "code-model" in httpx.get(f"{url}/api/view?key={key}").text
+    works.send_signal(signal.SIGINT)
+    out, _ = works.communicate(timeout=60)
+    assert works.returncode == 0, out[-3000:]
+    done = Counter(row.subject for row in read(home.ledger, kinds=["JobDone"]))
+    assert done == {"code-model": 1, "judge-code": 1, "more": 1}
+
+
+def attempts(home, job):
+    """Numbers of the job's attempts that started."""
+    rows = read(home.ledger, kinds=["JobStarted"])
+    return [row.body["attempt"] for row in rows if row.subject == job]
 
 
 def test_nothing_of_the_factory_outlives_it(home):

@@ -235,6 +235,23 @@ def test_a_factory_that_is_closed_goes_on_from_the_checkpoints_it_stopped_at(tmp
     assert [(s["attempt"], s["from_step"]) for s in starts] == [(1, 0), (2, 5)]
 
 
+def test_two_submits_of_one_name_leave_one_job_and_the_second_is_told(tmp_path):
+    async def story():
+        works = Works(Home(tmp_path), plan(), "mill-1", ledger)
+        works.engine = Stage(iter(()))
+        await works.open("")
+        jobs = [plan().job("judge").model_copy(deep=True) for _ in "ab"]
+        for job in jobs:
+            object.__setattr__(job.spec, "name", "more")
+        return await asyncio.gather(*(works.submit(job) for job in jobs))
+
+    ledger = Ledger(Home(tmp_path).ledger)
+    assert asyncio.run(story()) == [True, False]
+    ledger.close()
+    submitted = [r.subject for r in read(Home(tmp_path).ledger, kinds=["JobSubmitted"])]
+    assert submitted.count("more") == 1
+
+
 def test_a_job_that_is_cancelled_while_it_runs_is_stopped_and_billed(tmp_path):
     async def story():
         home = Home(tmp_path)

@@ -20,6 +20,18 @@ from gigafactory.faults import nearest
 from gigafactory.stack import chips, models, sites
 
 Found = tuple[tuple, str, str, str]
+# What each suite measures, so that a misspelt gate is told before an hour is spent.
+METRICS = {
+    "bits_per_byte": (
+        *("bits_per_byte", "bits_per_byte_5gram", "bits_per_byte_5gram_whole"),
+        *("bits_per_byte_gzip", "bits_per_byte_xz", "better_than_5gram", "bytes"),
+    ),
+    "tool_calls": (
+        *("tool_calls_exact", "tool_calls_exact_low", "tool_calls_exact_high", "examples"),
+        *("tool_calls_exact_before", "tool_calls_exact_before_low"),
+        "tool_calls_exact_before_high",
+    ),
+}
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -42,17 +54,13 @@ def _sites(blueprint: Blueprint) -> Iterator[Found]:
         try:
             sites.place(site.country)
         except sites.UnknownPlace:
-            if None in (site.pue, site.electricity, site.carbon_g_per_j):
+            if None in (site.pue, site.carbon_g_per_j):
                 yield (
                     ("sites", name, "country"),
                     f"the catalog knows no place {site.country}",
-                    "so it has no electricity price, carbon or PUE for it",
-                    "state `electricity`, `carbon` and `pue` of the site",
+                    "so it has no carbon or PUE for it",
+                    "state `carbon` and `pue` of the site",
                 )
-        if site.electricity:
-            yield from _currency(
-                blueprint, ("sites", name, "electricity"), site.electricity.currency
-            )
     for place, system in systems:
         if system not in chips.names():
             yield (
@@ -135,7 +143,32 @@ def _names(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
                 f"no {'workload' if known is blueprint.workloads else key} has that name",
                 nearest(value, known),
             )
+    for before in (*work.after, *work.through):
+        if isinstance(blueprint.workloads.get(before), Serve):
+            yield (
+                here,
+                f"{name!r} would wait for ever",
+                f"it stands on {before!r}, a service, which has no end",
+                "drop that dependency",
+            )
+    if isinstance(work, Evaluate):
+        for metric in work.gate:
+            if metric not in METRICS[work.suite]:
+                yield (
+                    (*here, "gate", metric),
+                    f"{work.suite} measures no {metric!r}",
+                    "a gate on what is not measured never opens",
+                    nearest(metric, METRICS[work.suite]),
+                )
     for judge in work.through:
+        judged_by = blueprint.workloads.get(judge)
+        if isinstance(judged_by, Evaluate) and not judged_by.gate:
+            yield (
+                (*here, "through"),
+                f"{judge!r} has no gate",
+                "what has no threshold cannot be passed",
+                "give it one: gate: {METRIC: '>= 0.5'}",
+            )
         if judge in blueprint.workloads and not isinstance(blueprint.workloads[judge], Evaluate):
             yield (
                 (*here, "through"),

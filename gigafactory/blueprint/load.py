@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 
 from gigafactory.blueprint.check import check
-from gigafactory.blueprint.schema import Blueprint
+from gigafactory.blueprint.schema import Blueprint, NewJob
 from gigafactory.faults import Fault, Refused, nearest
 
 # Where blueprints lie: beside the package in a checkout, inside it in a wheel.
@@ -24,7 +24,7 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Blueprint:
     Raises `Refused` with every fault found, each with its line.
     """
     path = find(source)
-    return parse(path.read_text(encoding="utf-8"), path, overrides)
+    return parse(read_text(path), path, overrides)
 
 
 def parse(text: str, path: Path, overrides: Iterable[str] = ()) -> Blueprint:
@@ -47,19 +47,50 @@ def parse(text: str, path: Path, overrides: Iterable[str] = ()) -> Blueprint:
     return _anchor(blueprint, path.parent)
 
 
+def grow(blueprint: Blueprint, known: Mapping[str, Any], name: str, work: Any) -> Blueprint:
+    """The blueprint with `known` workloads and one more, checked as a file is.
+
+    Raises `Refused` with every fault of the new one.
+    """
+    try:
+        new = NewJob.model_validate({"name": name, "work": work})
+    except ValidationError as error:
+        found = [_fault({"work": work}, "the job", e) for e in error.errors()]
+        raise Refused(*found) from None
+    grown = blueprint.model_copy(update={"workloads": {**known, name: new.work}})
+    faults = [
+        Fault(what, f"the job, {_dotted(place)}", why, remedy)
+        for place, what, why, remedy in check(grown, Path())
+        if place[:2] == ("workloads", name)
+    ]
+    if faults:
+        raise Refused(*faults)
+    return grown
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises `Refused` where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise Refused(
+            Fault(f"{path.name} cannot be read", str(path), str(error), "give a UTF-8 text file")
+        ) from None
+
+
 def read_tree(text: str, path: Path) -> Any:
     """The YAML tree, which knows its lines. Raises `Refused` where it is no YAML mapping."""
     try:
         tree = YAML(typ="rt").load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
+    except (YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise Refused(
             Fault(
                 "the file is not YAML",
                 f"{path.name}:{line}",
-                error.problem or str(error),
-                "mind indentation and quotes; docs/blueprint.md has an example to start from",
+                getattr(error, "problem", None) or str(error),
+                "mind indentation, quotes and dates; docs/blueprint.md has an example",
             )
         ) from None
     if not isinstance(tree, Mapping):
@@ -128,7 +159,17 @@ def _override(tree: Any, override: str) -> None:
                 )
             )
         node = node[key]
-    node[last] = YAML(typ="safe").load(value)
+    try:
+        node[last] = YAML(typ="safe").load(value)
+    except (YAMLError, ValueError, TypeError) as error:
+        raise Refused(
+            Fault(
+                f"--set {override!r} cannot be set",
+                f"--set {place}",
+                str(error).splitlines()[0],
+                "write it as --set sites.milan.power=62MW",
+            )
+        ) from None
 
 
 def _anchor(blueprint: Blueprint, folder: Path) -> Blueprint:
@@ -165,7 +206,8 @@ def _fault(tree: Any, file: str, error: Mapping[str, Any]) -> Fault:
             f"add `{key}: ...`; see docs/blueprint.md",
         )
     value = error.get("input")
-    shown = f"{value!r}" if isinstance(value, str | int | float | bool) else type(value).__name__
+    kinds = {list: "a list", dict: "a mapping"}
+    shown = next((said for kind, said in kinds.items() if isinstance(value, kind)), repr(value))
     why = error["msg"].removeprefix("Value error, ")
     return Fault(f"{_dotted(place)} cannot be {shown}", where, why, _remedy(error))
 

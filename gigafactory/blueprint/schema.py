@@ -11,12 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gigafactory.units import Money, Price, Quantity
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", examples=["FR"])]
-Watts = Annotated[float, Quantity("W")]
-Tokens = Annotated[float, Quantity("token")]
-GramsPerJoule = Annotated[float, Quantity("gCO2e/J")]
-PricePerJoule = Annotated[Money, Price("J")]
+Watts = Annotated[float, Quantity("W"), Field(gt=0, lt=1e15)]
+Tokens = Annotated[float, Quantity("token"), Field(gt=0, lt=1e18)]
+GramsPerJoule = Annotated[float, Quantity("gCO2e/J"), Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 PricePerChipSecond = Annotated[Money, Price("chip*s")]
 PricePerToken = Annotated[Money, Price("token")]
 Threshold = Annotated[str, Field(pattern=r"^(>=|<=|>|<)\s*-?\d+(\.\d+)?$", examples=[">= 0.9"])]
@@ -46,19 +46,16 @@ class Site(Part):
     """A place with power and systems. What is left out comes from the catalog, by country."""
 
     country: Country
-    power_w: Annotated[Watts, Field(gt=0)] = Field(alias="power")
-    systems: dict[Name, Annotated[int, Field(gt=0)]] = Field(
+    power_w: Watts = Field(alias="power")
+    systems: dict[Name, Annotated[int, Field(gt=0, le=100_000)]] = Field(
         description="nodes of each system, `{this-machine: 1}`"
     )
     pue: Annotated[float, Field(ge=1, le=3)] | None = None
-    electricity: PricePerJoule | None = None
     carbon_g_per_j: GramsPerJoule | None = Field(None, alias="carbon")
 
 
 class Tenant(Part):
-    """Somebody who pays. `weight` is the share that tenants compete with."""
-
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Somebody who pays."""
 
 
 class Prices(Part):
@@ -88,7 +85,7 @@ class Workload(Part):
     sites: Names | None = Field(None, description="where it may run; all sites by default")
     after: Names = ()
     through: Names = Field((), description="evaluations that must have passed first")
-    priority: int = 0
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     retries: Annotated[int, Field(ge=0, le=100)] = 3
     seed: int = 0
 
@@ -104,10 +101,10 @@ class Pretrain(Workload):
     kind: Literal["pretrain"]
     model: Name
     data: Literal["stdlib"] = "stdlib"
-    tokens: Annotated[Tokens, Field(gt=0)]
+    tokens: Tokens
     sequence: Annotated[int, Field(gt=1)] = 256
     batch_tokens: Annotated[int, Field(gt=0)] = 4096
-    learning_rate: Annotated[float, Field(gt=0)] = 8e-3
+    learning_rate: Rate = 8e-3
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_steps: Annotated[int, Field(gt=0)] = 50
 
@@ -121,7 +118,7 @@ class Finetune(Workload):
     steps: Annotated[int, Field(gt=0)]
     batch: Annotated[int, Field(gt=0)] = 8
     rank: Annotated[int, Field(gt=0)] = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    learning_rate: Rate = 5e-3
     checkpoint_steps: Annotated[int, Field(gt=0)] = 10
 
 
@@ -171,6 +168,13 @@ class Blueprint(Part):
     prices: Prices = Field(default_factory=Prices)
     models: dict[Name, ModelSource] = {}
     workloads: dict[Name, AnyWorkload] = Field(min_length=1)
+
+
+class NewJob(Part):
+    """A job that is given to a factory that runs already."""
+
+    name: Name
+    work: AnyWorkload
 
 
 class Model(Part):

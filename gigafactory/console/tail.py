@@ -32,8 +32,6 @@ def _words(kind: str, body: Json) -> str:
     match kind:
         case "RunOpened":
             return f"plan {body['plan']['name']} accepted, {body['clock']} clock"
-        case "Measured":
-            return f"calibrated as {body['machine'].get('name')}"
         case "NodeJoined":
             return f"joined {body['pool']} with {_count(body['chips'], 'chip')}"
         case "NodeLost":

@@ -4,7 +4,7 @@ The ledger stores these and nothing else; both clocks write the same ones. `at_s
 since the run was opened. What the core needs stands in fields of its own; what only people
 and queries need stands in `spec`, `quote`, `figures`, `results`.
 
-Core events change the state of `step`. The others (`Measured`, `JobReported`, `Request*`,
+Core events change the state of `step`. The others (`JobReported`, `Request*`,
 `FirstToken`) are facts that only queries read.
 """
 
@@ -30,7 +30,7 @@ class Event:
 class RunOpened(Event):
     """A plan was accepted; everything after it belongs to this run.
 
-    `blueprint` is the text of the file, so the ledger alone can rebuild the run.
+    `blueprint` is the text of the file; `plan` is whole, so the ledger alone rebuilds the run.
     """
 
     run: str
@@ -43,13 +43,6 @@ class RunOpened(Event):
     def subject(self) -> str:
         """Name of the run."""
         return self.run
-
-
-@dataclass(frozen=True)
-class Measured(Event):
-    """A machine was calibrated as a chip."""
-
-    machine: Json
 
 
 @dataclass(frozen=True)
@@ -255,7 +248,7 @@ CoreEvent = (
     | JobFailed | JobLost | JobStopped | JobCancelled | Ticked
 )  # fmt: skip
 AnyEvent = (
-    CoreEvent | RunOpened | Measured | JobReported | RequestReserved | RequestSettled
+    CoreEvent | RunOpened | JobReported | RequestReserved | RequestSettled
     | RequestDisputed | FirstToken
 )  # fmt: skip
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(AnyEvent)}

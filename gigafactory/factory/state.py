@@ -115,7 +115,7 @@ EVENT = np.dtype(
         ("value", "i8"),
     ]
 )
-SUBMIT, JOB_EVENT, JOIN, LOSE_NODE, DRAIN, TICK = 100, 0, 101, 102, 103, 104
+SUBMIT, JOIN, LOSE_NODE, DRAIN, TICK = range(100, 105)
 COMMAND = np.dtype([("kind", "i1"), ("job", "i4"), ("attempt", "i4"), ("at_s", "f8")])
 START, STOP, WAKE = range(3)
 

@@ -1,7 +1,7 @@
 """What happens when something happens: one event in, tables changed in place, commands out.
 
 Plain loops over plain arrays, so that the same source runs as Python (under the works, where
-a debugger matters) and compiled by numba (in the twin's loop, where time does). No clock, no
+a debugger matters) and can be compiled by numba, with equal results (a test). No clock, no
 disk, no dict, no exception: an event that may not be is told by the return value.
 """
 

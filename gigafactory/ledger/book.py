@@ -86,7 +86,8 @@ last as (select run, job, arg_max(outcome, seq) as outcome, arg_max(results, seq
 cancelled as (select distinct run, subject as job from happened where kind = 'JobCancelled')
 select submitted.job as name, submitted.kind, tenant, chips, service,
     coalesce(attempts, 0) as attempts, submitted.at_s as submitted_s, started_s, ended_s,
-    case when cancelled.job is not null then 'cancelled'
+    case when last.outcome = 'done' then 'done'
+         when cancelled.job is not null then 'cancelled'
          when attempts is null then 'waiting'
          when usage.runs then 'running'
          else last.outcome end as state,

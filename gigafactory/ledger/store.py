@@ -28,6 +28,7 @@ create table if not exists events (
     body text not null
 ) strict;
 """
+TABLES = "select name from sqlite_master where name = 'events'"
 GROUP_MAX = 512  # rows in one commit; beyond it a commit takes longer than it saves
 
 
@@ -58,9 +59,11 @@ class Ledger:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._failure: Exception | None = None
-        with _connect(self.path) as connection:
-            connection.executescript(SCHEMA)
+        try:
+            with _connect(self.path) as connection:
+                connection.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise LedgerFailure(f"{self.path}: {error}") from error
         self._writer = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._writer.start()
 
@@ -102,7 +105,7 @@ class Ledger:
         try:
             with connection:
                 last = [_insert(connection, rows) for rows, _ in group]
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, nobody may wait for ever
             for _, future in group:
                 future.set_exception(LedgerFailure(f"{self.path}: {error}"))
             return
@@ -126,9 +129,13 @@ def read(
         values += kinds
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
+        if not connection.execute(TABLES).fetchone():
+            return  # made, and not yet written to
         query = f"select * from events where {' and '.join(where)} order by seq"
         for seq, run_, kind, subject, at_s, unix_s, body in connection.execute(query, values):
             yield Row(seq, run_, kind, subject, at_s, unix_s, json.loads(body))
+    except sqlite3.DatabaseError as error:
+        raise LedgerFailure(f"{path}: {error}") from error
     finally:
         connection.close()
 

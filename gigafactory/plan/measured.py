@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 RECENT = 3  # observations that count: machines and code change, so old ones fade
-SPREAD_MIN = 0.10  # half-width of a measured range; two runs of one job differ by that
+SPREAD_MIN = 0.15  # half-width of a measured range; two runs of one job differ by that
 
 
 class Observation(BaseModel):

@@ -66,7 +66,7 @@ class Plan(BaseModel):
     measured_hash: str
     start: str
     owner: str
-    tenants: dict[str, float]
+    tenants: list[str]
     sites: dict[str, float]
     """Power cap of each, W."""
     places: list[Where]
@@ -136,7 +136,7 @@ def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
         measured_hash=_hash(measured.model_dump(mode="json")),
         start=blueprint.start.isoformat(),
         owner=blueprint.owner,
-        tenants={name: tenant.weight for name, tenant in blueprint.tenants.items()},
+        tenants=sorted(blueprint.tenants),
         sites={name: site.power_w for name, site in blueprint.sites.items()},
         places=places,
         jobs=_timeline(jobs, places),
@@ -244,15 +244,14 @@ def _no_place(spec: JobSpec, allowed: list[Where], reasons: list[str]) -> Fault:
 def _reference(blueprint: Blueprint, spec: JobSpec, measured: Measured) -> Quote | None:
     """The same job on one node of the reference system, at the blueprint's first site.
 
-    Training takes the whole node; the rest takes one chip.
+    Pretraining takes the whole node; the rest takes one chip.
     """
     if blueprint.reference is None:
         return None
-    where = place(blueprint, next(iter(blueprint.sites)), blueprint.reference, 1, measured)
     rented = blueprint.model_copy(
         update={"prices": blueprint.prices.model_copy(update={"chip_s": None})}
     )
-    where = place(rented, where.site, where.system, 1, measured)
+    where = place(rented, next(iter(blueprint.sites)), blueprint.reference, 1, measured)
     chip = chips.system(where.system, measured.machine).chip
     count = where.chips if spec.kind == "pretrain" else 1
     return price(spec, where, chip, measured, count)

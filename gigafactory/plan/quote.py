@@ -22,7 +22,7 @@ from gigafactory.blueprint.schema import (
 from gigafactory.plan.measured import Measured
 from gigafactory.stack import chips, facts, models, money, performance, sites
 
-MODELLED_SPREAD = 0.5  # our models of small jobs have been off by up to that; see docs
+MODELLED_SPREAD = 0.9  # our models of small jobs have been off by up to that: docs/numbers.md
 J_PER_KWH = 3.6e6
 Basis = Literal["measured", "modelled"]
 
@@ -299,4 +299,4 @@ def _chip_price(blueprint: Blueprint, chip: chips.Chip) -> float:
 
 
 def _range(value: float, spread: float, basis: Basis) -> Figure:
-    return Figure(value=value, low=value * (1 - spread), high=value * (1 + spread), basis=basis)
+    return Figure(value=value, low=value / (1 + spread), high=value * (1 + spread), basis=basis)

@@ -5,13 +5,13 @@ Every route but `/v1/*`, which OpenAI's protocol guards, wants the key of this h
 """
 
 import asyncio
+import hmac
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any
 
 import uvicorn
-from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,10 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gigafactory import plan
 from gigafactory.blueprint import Blueprint
-from gigafactory.blueprint.schema import AnyWorkload
+from gigafactory.blueprint.load import grow
 from gigafactory.faults import Fault, Refused, nearest
 from gigafactory.works.driver import Works
-from gigafactory.works.keys import Keys
 
 HOST = "127.0.0.1"
 LOG_BYTES_MAX = 200_000
@@ -51,10 +50,15 @@ class Api:
 
     async def submit(self, request: Request) -> Response:
         """Quote a workload and, unless `quote_only`, accept it: `{name, work, quote_only}`."""
-        body = await request.json()
+        try:
+            body = dict(await request.json())
+        except (ValueError, TypeError):
+            raise Refused(
+                Fault("this is no job", "body", "it is no JSON object", "send {name, work}")
+            ) from None
         planned = self._planned(str(body.get("name", "")), body.get("work"))
-        if not body.get("quote_only"):
-            await self.works.submit(planned)
+        if not body.get("quote_only") and not await self.works.submit(planned):
+            raise Refused(_exists(planned.spec.name))
         return JSONResponse(planned.model_dump(mode="json"))
 
     async def cancel(self, request: Request) -> Response:
@@ -72,7 +76,8 @@ class Api:
         name = self._known(request)
         number = self.works.factory.attempt(name)
         file = self.works.home.attempt(self.works.run, name, number) / "log.txt"
-        offset = int(request.query_params.get("offset", 0))
+        asked = request.query_params.get("offset", "0")
+        offset = int(asked) if asked.isdigit() else 0
         text = b""
         if file.exists():
             with open(file, "rb") as log:
@@ -96,43 +101,23 @@ class Api:
         return name
 
     def _planned(self, name: str, work: Any) -> plan.PlannedJob:
+        """The job planned, as if the blueprint had it: nothing passes here that fails there."""
         if name in self.works.factory.jobs():
-            raise Refused(
-                Fault(f"{name!r} exists already", "name", "names are for ever", "choose another")
-            )
-        try:
-            workload = TypeAdapter(AnyWorkload).validate_python(work)
-        except ValidationError as error:
-            raise Refused(
-                *(
-                    Fault(
-                        f"{name!r} is no job",
-                        ".".join(map(str, e["loc"])),
-                        e["msg"],
-                        "`gigafactory schema blueprint` prints what a workload takes",
-                    )
-                    for e in error.errors()
-                )
-            ) from None
-        known = self.works.factory.jobs()
-        for before in (*workload.needs, *workload.after, *workload.through):
-            if before not in known:
-                raise Refused(
-                    Fault(
-                        f"{name!r} stands on {before!r}",
-                        "work",
-                        "which does not exist",
-                        nearest(before, known),
-                    )
-                )
-        return plan.submit(self.blueprint, name, workload, self.works.plan.measured)
+            raise Refused(_exists(name))
+        known = {job: planned.spec.work for job, planned in self.works.planned.items()}
+        grown = grow(self.blueprint, known, name, work)
+        return plan.submit(grown, name, grown.workloads[name], self.works.plan.measured)
+
+
+def _exists(name: str) -> Fault:
+    return Fault(f"{name!r} exists already", "name", "names are for ever", "choose another")
 
 
 class Guard:
-    """Lets through whoever has a key of this home; `/v1/*` has a guard of its own."""
+    """Lets through whoever has this home's own key; `/v1/*` has a guard of its own."""
 
-    def __init__(self, app: ASGIApp, keys: Keys):
-        self.app, self.keys = app, keys
+    def __init__(self, app: ASGIApp, key: str):
+        self.app, self.key = app, key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
@@ -140,7 +125,7 @@ class Guard:
             request = Request(scope)
             bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
             key = bearer or request.query_params.get("key", "")
-            if self.keys.tenant_of(key) is None:
+            if not hmac.compare_digest(key.encode(), self.key.encode()):
                 fault = Fault(
                     "no key",
                     scope["path"],
@@ -178,14 +163,14 @@ class Server(uvicorn.Server):
         return nullcontext()
 
 
-def serve(routes: list[Route], keys: Keys, listening: socket.socket) -> tuple[Server, asyncio.Task]:
+def serve(routes: list[Route], key: str, listening: socket.socket) -> tuple[Server, asyncio.Task]:
     """Start answering on the socket; the task ends when `server.should_exit` is set."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
         return JSONResponse(error.to_json(), 422)
 
-    app = Guard(Starlette(routes=routes, exception_handlers={Refused: refused}), keys)
+    app = Guard(Starlette(routes=routes, exception_handlers={Refused: refused}), key)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     server = Server(config)
     return server, asyncio.create_task(server.serve(sockets=[listening]))

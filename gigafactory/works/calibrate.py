@@ -50,9 +50,11 @@ class CalibrationFailed(RuntimeError):
 def load(home: Path) -> Snapshot | None:
     """The snapshot that lies in `home`, if there is a whole one."""
     try:
-        return json.loads((Path(home) / SNAPSHOT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        snapshot = json.loads((Path(home) / SNAPSHOT).read_text(encoding="utf-8"))
+        chips.system(chips.THIS_MACHINE, snapshot)  # readable as a chip?
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
+    return snapshot
 
 
 def calibrate(home: Path, again: bool = False, progress: Said | None = None) -> Snapshot:

@@ -38,6 +38,8 @@ class Works:
         self.progress: dict[str, dict[str, Any]] = {}
         self.opened_unix_s = time.time()
         self._running: dict[str, _Running] = {}
+        machine = plan.measured.machine or {}
+        self._device = "cuda" if machine.get("kind") == "gpu" else "cpu"
         self._wakes: list[float] = []
         self._lock = asyncio.Lock()
 
@@ -78,10 +80,12 @@ class Works:
             if running.stop_by_s is not None and now > running.stop_by_s:
                 running.attempt.kill()
 
-    async def submit(self, job: PlannedJob) -> None:
-        """Accept one more job; it is in the ledger when this returns."""
-        self.planned[job.spec.name] = job
+    async def submit(self, job: PlannedJob) -> bool:
+        """Accept one more job; it is in the ledger when this returns. False for a taken name."""
+        if self.planned.setdefault(job.spec.name, job) is not job:
+            return False
         await self.happen(ev.JobSubmitted(self.clock(), **job.submission()))
+        return True
 
     async def cancel(self, job: str, by: str) -> bool:
         """Cancel a job; False where it has already ended."""
@@ -157,13 +161,12 @@ class Works:
             )
             for before in spec.after
         }
-        machine = self.plan.measured.machine or {}
         return {
             "work": {"name": spec.name, **spec.work.model_dump(mode="json")},
             "model": spec.model.model_dump(mode="json"),
             "attempt": started.attempt,
             "chips": sum(started.chips),
-            "device": "cuda" if machine.get("kind") == "gpu" else "cpu",
+            "device": self._device,
             "inputs": inputs,
             "checkpoints": str(self.home.checkpoints(self.run, spec.name)),
             "cache": str(self.home.cache),
@@ -215,7 +218,8 @@ class Works:
         """The event that an end is."""
         now, attempt = self.clock(), running.attempt
         job, number = attempt.job, attempt.number
-        if ended.outcome == "done" and (result := attempt.result()):
+        result = attempt.result()
+        if result and result["outcome"] == "done":  # said whole, whoever died after it
             return self._done(running, result["results"], now)
         used = self._used(running, now)
         if ended.outcome == "stopped":
@@ -230,8 +234,8 @@ class Works:
         return meter.used(
             self.plan.where(running.started.pool),
             sum(running.started.chips),
-            until_s - running.started.at_s,
-            running.attempt.cpu_s(),
+            max(0.0, until_s - running.started.at_s),
+            running.attempt.cpu_s() if self._device == "cpu" else None,
             running.phases,
         )
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -182,11 +182,9 @@ class Engine:
     def _send(self, line: dict[str, Any]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # `ended` sees the death and tells it of all attempts
             self._process.stdin.write(json.dumps(line) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            time.sleep(0)  # `ended` sees the death and tells it of every open attempt
 
     def _hear(self, process: subprocess.Popen) -> None:
         assert process.stdout is not None

@@ -1,7 +1,6 @@
 """The process that holds Ray. The works starts it, talks to it in lines, and can lose it.
 
     in:   {"start": FOLDER}      run the attempt that FOLDER/attempt.json describes
-          {"kill": FOLDER}       end its processes now
     out:  {"ready": true}
           {"ended": FOLDER, "outcome": "done" | "stopped" | "failed", "error": {...}}
 
@@ -16,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,8 @@ def main() -> None:
 
     say({"ready": True})
     for line in sys.stdin:
-        command = json.loads(line)
-        if "start" in command:
-            folder = Path(command["start"])
-            threading.Thread(target=_attempt, args=(folder, say), daemon=True).start()
-        else:
-            kill(Path(command["kill"]))
+        folder = Path(json.loads(line)["start"])
+        threading.Thread(target=_attempt, args=(folder, say), daemon=True).start()
     ray.shutdown()
 
 
@@ -76,13 +72,14 @@ def kill(folder: Path) -> None:
 
     for file in folder.glob("pid-*.json"):
         born = json.loads(file.read_text(encoding="utf-8"))
-        try:
+        with suppress(psutil.NoSuchProcess):
             process = psutil.Process(born["pid"])
             if abs(process.create_time() - born["created_unix_s"]) < 1:
-                for victim in (*process.children(recursive=True), process):
-                    victim.kill()
-        except psutil.NoSuchProcess:
-            continue
+                children = process.children(recursive=True)
+                process.kill()  # first, so that it starts no more
+                for child in children:
+                    with suppress(psutil.NoSuchProcess):
+                        child.kill()
 
 
 def _attempt(folder: Path, say: Any) -> None:
@@ -130,7 +127,7 @@ def _run_alone(folder: Path, described: dict[str, Any]) -> str:
     """One process with a thread a chip."""
     import ray
 
-    gpus = 1 if described["device"] == "cuda" else 0
+    gpus = described["chips"] if described["device"] == "cuda" else 0
     task = ray.remote(max_retries=0, max_calls=1, num_cpus=described["chips"], num_gpus=gpus)
     ray.get(task(run_rank).remote(folder, 0, 1))
     return _outcome(folder)

@@ -25,7 +25,7 @@ def observations(ledger: Path) -> list[Observation]:
             submitted[key] = body["quote"]
         elif row.kind == "JobStarted" and body["attempt"] == 1:
             started[(*key, 1)] = row.at_s
-        elif row.kind == "JobDone" and body["attempt"] == 1 and key in submitted:
+        elif row.kind == "JobDone" and body["attempt"] == 1 and body["used"]["chip_s"] > 0:
             found.append(_of_job(submitted[key], body))
         elif row.kind == "JobReported" and body["figures"].get("ready") and body["attempt"] == 1:
             found.append(_of_service(submitted[key], row.at_s - started[(*key, 1)]))

@@ -15,7 +15,7 @@ def used(
 ) -> dict[str, Any]:
     """Usage of an attempt that held `chips` chips for `held_s`; `cpu_s` None where unheard.
 
-    Unheard CPU-seconds count as all the time held: the factory does not undercount.
+    Unheard CPU-seconds, and a GPU's, count as all the time held: better than to undercount.
     """
     busy_s = min(held_s * chips if cpu_s is None else cpu_s, held_s * chips)
     energy_j = where.idle_w * held_s * chips + (where.chip_w - where.idle_w) * busy_s

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,7 +84,17 @@ async def up(
     began_unix_s = time.time()
     home.claim()
     listening = bind(wish.port)
-    calibrate.calibrate(home.path, wish.recalibrate, watcher.calibrating)
+    try:
+        calibrate.calibrate(home.path, wish.recalibrate, watcher.calibrating)
+    except calibrate.CalibrationFailed as failure:
+        raise Refused(
+            Fault(
+                "this machine cannot be measured",
+                "calibration",
+                str(failure),
+                "`make install` puts PyTorch in place; else the line above tells more",
+            )
+        ) from failure
     run, plan, resumed = _choose(home, blueprint, wish.again)
     _stands_here(plan)
     watcher.planned(plan, run, resumed)
@@ -122,14 +132,17 @@ async def _live(
         await works.happen(*disputes(works.home.ledger, works.run))
         await factory.answer(view, pages)
         watcher.opened(factory.url, factory.key)
-        asked = False
+        question: asyncio.Task | None = None
+        told = False
         while not stopped.is_set():
             await works.turn()
             watcher.turned(works)
-            if works.endpoints and not asked:
-                asked = True
-                watcher.answered(await factory.ask())
-            if wish.once and works.factory.settled() and (asked or not works.factory.running()):
+            if works.endpoints and question is None:
+                question = asyncio.create_task(factory.ask())  # the wheel goes on turning
+            if question is not None and question.done() and not told:
+                told = True
+                watcher.answered(question.result())
+            if wish.once and works.factory.settled() and (told or not works.factory.running()):
                 break
             await asyncio.sleep(POLL_S)
         await factory.hang_up()
@@ -159,7 +172,7 @@ class _Factory:
         )
         api = Api(works, self.blueprint, snapshot)
         routes = [*pages(snapshot), *api.routes(), *self.gateway.routes()]
-        self.server, self.serving = serve(routes, self.keys, self.listening)
+        self.server, self.serving = serve(routes, self.key, self.listening)
         address = {"pid": os.getpid(), "url": self.url, "run": works.run}
         write_whole(works.home.address_file, address)
 
@@ -184,6 +197,18 @@ class _Factory:
         }
         answer, first_s = "", None
         headers = {"Authorization": f"Bearer {self.key}"}
+        try:
+            async for piece in self._pieces(body, headers):
+                first_s = works.clock() if first_s is None else first_s
+                answer += piece
+        except httpx.HTTPError as error:
+            answer += f"(no answer: {error!r})"
+        if first_s is not None and not _asked_before(works):
+            await works.happen(FirstToken(works.clock(), job, first_s, prompt, answer))
+        return {"job": job, "prompt": prompt, "answer": answer, "first_s": first_s}
+
+    async def _pieces(self, body: dict[str, Any], headers: dict[str, str]) -> AsyncIterator[str]:
+        """The words of a streamed answer, as they come."""
         async with (
             httpx.AsyncClient(timeout=ANSWER_S_MAX, trust_env=False) as client,
             client.stream("POST", f"{self.url}/v1/chat/completions", json=body, headers=headers)
@@ -194,11 +219,7 @@ class _Factory:
                     continue
                 for choice in json.loads(line[len("data: ") :]).get("choices", ()):
                     if piece := choice["delta"].get("content"):
-                        first_s = works.clock() if first_s is None else first_s
-                        answer += piece
-        if first_s is not None and not _asked_before(works):
-            await works.happen(FirstToken(works.clock(), job, first_s, prompt, answer))
-        return {"job": job, "prompt": prompt, "answer": answer, "first_s": first_s}
+                        yield piece
 
 
 def _choose(home: Home, blueprint: Blueprint, again: bool) -> tuple[str, Plan, bool]:
@@ -219,7 +240,16 @@ def _choose(home: Home, blueprint: Blueprint, again: bool) -> tuple[str, Plan, b
 def _stands_here(plan: Plan) -> None:
     """Refuse a plan for chips that this machine does not have."""
     here = chips.system(chips.THIS_MACHINE, plan.measured.machine)
+    nodes = sum(where.nodes for where in plan.places)
     faults = [
+        Fault(
+            f"{nodes} machines are planned and there is one",
+            "sites",
+            "each system would be this same machine, and its chips counted again",
+            f"keep one site with `systems: {{{chips.THIS_MACHINE}: 1}}`",
+        )
+    ] * (nodes > 1 and any(where.system == chips.THIS_MACHINE for where in plan.places))
+    faults += [
         Fault(
             f"{where.pool} does not stand here",
             f"sites.{where.site}.systems",
