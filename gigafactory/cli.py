@@ -282,9 +282,10 @@ def logs(
             piece = _ask("GET", f"/api/jobs/{job}/log")
         else:
             piece = _log_on_disk(job)
+        text = ""
         while True:
             if as_json:
-                print(json.dumps({"job": job, **piece}))
+                text += piece["text"]
             else:
                 print(piece["text"], end="", flush=True)
             if piece["ended"] and (not piece["text"] or not Home.default().address()):
@@ -293,6 +294,8 @@ def logs(
                 break
             time.sleep(0.5 * follow)
             piece = _ask("GET", f"/api/jobs/{job}/log", params={"offset": piece["offset"]})
+        if as_json:
+            print(json.dumps({"job": job, "text": text, "ended": piece["ended"]}))
 
 
 @app.command()
