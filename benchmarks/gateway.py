@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gigafactory.jobs import serve
-from gigafactory.jobs.context import PROGRESS, STOP, Context
+from gigafactory.jobs.context import PROGRESS, STOP, Context, StopJob
 from gigafactory.ledger import store
 from gigafactory.works.gateway import Endpoint, Gateway
 from gigafactory.works.keys import Keys
@@ -220,7 +220,7 @@ def real_engine(folder: Path) -> Iterator[Endpoint]:
     make_model(folder / "tiny" / "model")
     work = {"name": "model", "kind": "serve", "of": "tiny", "context_tokens": 256}
     context = Context.alone(folder, work, inputs={"tiny": folder / "tiny"})
-    job = threading.Thread(target=serve.run, args=(context,))
+    job = threading.Thread(target=until_stopped, args=(context,))
     job.start()
     ready = None
     while ready is None and job.is_alive():
@@ -253,6 +253,12 @@ def make_model(folder: Path) -> None:
         num_attention_heads=4, max_position_embeddings=256, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def until_stopped(context: Context) -> None:
+    """Serve; the end of a service is no fault."""
+    with suppress(StopJob):
+        serve.run(context)
 
 
 if __name__ == "__main__":
