@@ -114,11 +114,7 @@ class Plan(BaseModel):
 def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
     """Plan a blueprint. Raises `Refused` with a reason for every job that fits nowhere."""
     measured = measured or Measured()
-    places = [
-        place(blueprint, site, system, nodes, measured)
-        for site, at in blueprint.sites.items()
-        for system, nodes in at.systems.items()
-    ]
+    places = _places(blueprint, measured)
     jobs: list[PlannedJob] = []
     faults: list[Fault] = []
     for name, work in _in_order(blueprint.workloads).items():
@@ -148,12 +144,17 @@ def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
 
 def submit(blueprint: Blueprint, name: str, work: AnyWorkload, measured: Measured) -> PlannedJob:
     """Plan one more job for a factory that already runs."""
-    places = [
+    places = _places(blueprint, measured)
+    return _plan_job(blueprint, resolve(blueprint, name, work), places, measured)
+
+
+def _places(blueprint: Blueprint, measured: Measured) -> list[Where]:
+    """Every pool of the blueprint, priced."""
+    return [
         place(blueprint, site, system, nodes, measured)
         for site, at in blueprint.sites.items()
         for system, nodes in at.systems.items()
     ]
-    return _plan_job(blueprint, resolve(blueprint, name, work), places, measured)
 
 
 def resolve(blueprint: Blueprint, name: str, work: AnyWorkload) -> JobSpec:
