@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gigafactory.stack import chips
+from gigafactory.stack import chips, fabric
 from gigafactory.works import calibrate
 
 QUICK = """
@@ -13,7 +13,7 @@ import json, sys
 {before}
 from gigafactory.works import calibrate
 calibrate.MEASURE_S = 0.02
-print(json.dumps(calibrate.measure()))
+print(json.dumps(calibrate.measure(thorough=calibrate.THOROUGH in sys.argv)))
 """
 
 
@@ -46,6 +46,45 @@ def test_a_snapshot_makes_a_chip_that_jobs_can_be_quoted_on(tmp_path, monkeypatc
     assert all(rate > 1e8 for rate in system.chip.flop_per_s.values())
     assert system.chip.memory_bytes_per_s > 1e8
     assert 0 < system.chip.idle_w <= system.chip.busy_w
+
+
+def test_a_thorough_calibration_adds_shapes_the_smallest_operation_and_collectives(
+    tmp_path, monkeypatch
+):
+    quickly(monkeypatch, before="from gigafactory.works import calibrate as c; c.cores = lambda: 2")
+    calibrate.calibrate(tmp_path)
+    told = []
+    snapshot = calibrate.calibrate(tmp_path, thorough=True, progress=told.append)  # not the old one
+    assert calibrate.load(tmp_path) == snapshot
+    assert "measuring collectives of 2 processes" in told
+
+    assert {product["dtype"] for product in snapshot["products"]} == set(chips.DTYPES)
+    assert all(product["flop_per_s"] > 1e8 for product in snapshot["products"])
+    assert 1e-8 < snapshot["launch_s"] < 1e-3
+    small, large = (
+        one for one in snapshot["collectives"][::6] if one["collective"] == "all_reduce"
+    )
+    assert small["payload_bytes"] < large["payload_bytes"]
+    assert small["bus_bytes_per_s"] < large["bus_bytes_per_s"]
+
+    chip = chips.system("this-machine", snapshot).chip
+    assert chip.fabric_bytes_per_s == large["bus_bytes_per_s"]
+    assert chip.launch_s == snapshot["launch_s"]
+    assert fabric.all_reduce_s(chip, large["payload_bytes"], 2) == pytest.approx(
+        large["s"], rel=1.0
+    )
+
+
+def test_ranks_that_cannot_meet_cost_only_the_collectives(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("no interface")
+
+    torch = pytest.importorskip("torch.multiprocessing")
+    monkeypatch.setattr(torch, "start_processes", refuse)
+    told = []
+    assert calibrate._collectives("cpu", 2, told.append) == []
+    assert told[-1] == "no collectives: no interface"
+    assert calibrate._collectives("cpu", 1, told.append) == []
 
 
 def test_without_torch_float32_is_measured_by_numpy_and_said_so(tmp_path, monkeypatch):

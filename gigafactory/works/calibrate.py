@@ -2,8 +2,10 @@
 
 Measured with all cores (or one GPU) busy: FLOP/s of large matrix products, B/s of a large copy
 (read plus written), W where the machine tells (RAPL, nvidia-smi). What it does not tell is taken
-from the catalog and marked `modelled`. The snapshot lies in `machine.json`; the measuring runs in
-a process of its own, so that torch is never loaded here.
+from the catalog and marked `modelled`. Where it is to be thorough, also: products of several
+shapes, the smallest operation, collectives between processes (gloo) or GPUs (NCCL). The snapshot
+lies in `machine.json`; the measuring runs in a process of its own, so that torch is never loaded
+here.
 """
 
 import hashlib
@@ -13,6 +15,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +31,7 @@ from gigafactory.stack import chips, facts
 SNAPSHOT = "machine.json"
 COMMAND = [sys.executable, "-m", "gigafactory.works.calibrate"]
 """Says what it measures line by line, and the snapshot last."""
+THOROUGH = "--thorough"
 MEASURE_S = 0.6
 """Seconds of short runs for each rate; the faster half of them counts."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -35,6 +39,16 @@ PRODUCT = 768
 """Side of the square matrices: 0.9 GFLOP, 9 MB, about 10 ms on a core."""
 COPY_ITEMS = 16 * 2**20
 """64 MB, more than a cache holds."""
+SHAPES = {
+    "cpu": ((1536, 1536, 1536), (16, 2048, 2048), (1, 2048, 2048)),
+    "gpu": ((16384, 8192, 8192), (1024, 8192, 8192), (64, 8192, 8192), (1, 8192, 8192)),
+}
+"""Products (m, k) times (k, n) that a thorough calibration adds: large, and ever more skinny."""
+PAYLOADS = {
+    "cpu": (2**14, 2**18, 2**22, 2**25),
+    "gpu": (2**16, 2**20, 2**26, 2**30),
+}
+"""Bytes of the tensors that it sends around."""
 RAPL = Path("/sys/class/powercap")
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -57,16 +71,19 @@ def load(home: Path) -> Snapshot | None:
     return snapshot
 
 
-def calibrate(home: Path, again: bool = False, progress: Said | None = None) -> Snapshot:
+def calibrate(
+    home: Path, again: bool = False, progress: Said | None = None, thorough: bool = False
+) -> Snapshot:
     """The snapshot of this machine: the one in `home`, or a fresh one that is put there.
 
-    `progress` is told each thing as it begins to be measured.
+    `progress` is told each thing as it begins to be measured. `thorough` always measures, and
+    more: some 15 seconds on two cores.
     """
-    known = None if again else load(home)
+    known = None if again or thorough else load(home)
     if known is not None:
         return known
     process = subprocess.Popen(
-        COMMAND,
+        [*COMMAND, *[THOROUGH] * thorough],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **ONE_THREAD, "PYTHONUNBUFFERED": "1"},
@@ -106,16 +123,18 @@ def memory_bytes() -> int:
     return min(total, int(limit[0])) if limit and limit[0] != "max" else total
 
 
-def measure(say: Said = print) -> Snapshot:
+def measure(say: Said = print, thorough: bool = False) -> Snapshot:
     """Measure now, in this process. Imports torch if there is one."""
     try:
         import torch
     except ImportError:
         return _measure_cpu(None, say)
     if torch.cuda.is_available():
-        return _measure_gpu(torch, say)
-    torch.set_num_threads(1)
-    return _measure_cpu(torch, say)
+        snapshot = _measure_gpu(torch, say)
+    else:
+        torch.set_num_threads(1)
+        snapshot = _measure_cpu(torch, say)
+    return _with_more(snapshot, torch, say) if thorough else snapshot
 
 
 def _measure_cpu(torch: Any, say: Said) -> Snapshot:
@@ -124,20 +143,13 @@ def _measure_cpu(torch: Any, say: Said) -> Snapshot:
     say("measuring power at rest")
     idle_w = _packages_w(lambda: time.sleep(MEASURE_S))
 
-    def product(dtype: str) -> Callable[[], Act]:
-        def on_core() -> Act:
-            left, right = (_ones(library, dtype, PRODUCT, PRODUCT) for _ in range(2))
-            return lambda: library.matmul(left, right)
-
-        return on_core
-
     rates: dict[str, float] = {}
 
     def products() -> None:
         dtypes = chips.DTYPES if torch else ("float32",)
         for dtype in 2 * dtypes:  # Twice, apart in time: a neighbour rarely disturbs both.
             say(f"measuring matrix products in {dtype} with {library.__name__}")
-            rate = 2 * PRODUCT**3 / _core_s(product(dtype))
+            rate = 2 * PRODUCT**3 / _core_s(_product(library, dtype, PRODUCT, PRODUCT, PRODUCT))
             rates[dtype] = max(rate, rates.get(dtype, 0.0))
 
     def copy() -> Act:
@@ -150,6 +162,14 @@ def _measure_cpu(torch: Any, say: Said) -> Snapshot:
     return _cpu_snapshot(
         rates, bandwidth, idle_w, busy_w, f"{library.__name__} {library.__version__}"
     )
+
+
+def _product(library: Any, dtype: str, m: int, k: int, n: int) -> Callable[[], Act]:
+    def on_core() -> Act:
+        left, right = _ones(library, dtype, m, k), _ones(library, dtype, k, n)
+        return lambda: library.matmul(left, right)
+
+    return on_core
 
 
 def _cpu_snapshot(
@@ -182,22 +202,16 @@ def _measure_gpu(torch: Any, say: Said) -> Snapshot:
     say("measuring power at rest")
     idle_w = _gpu_w(lambda: time.sleep(0.05))
 
-    def seconds(act: Callable[[], Any]) -> float:
-        def run() -> None:
-            act()
-            torch.cuda.synchronize()
-
-        return _fastest_s(run)
-
     say("measuring matrix products")
     rates = {}
     for dtype in chips.DTYPES:
         left, right = torch.randn(2, 8192, 8192, device="cuda").to(getattr(torch, dtype))
-        rates[dtype] = 2 * 8192**3 / seconds(partial(torch.mm, left, right))
+        rates[dtype] = 2 * 8192**3 / _gpu_s(torch, partial(torch.mm, left, right))
     busy_w = _gpu_w(lambda: torch.mm(left, right).sum().item())
     say("measuring memory bandwidth")
     source, target = torch.ones(2, 2**28, device="cuda")
-    bandwidth = 2 * source.numel() * source.element_size() / seconds(lambda: target.copy_(source))
+    copy_s = _gpu_s(torch, lambda: target.copy_(source))
+    bandwidth = 2 * source.numel() * source.element_size() / copy_s
     device = torch.cuda.get_device_properties(0)
     count = torch.cuda.device_count()
     return {
@@ -214,6 +228,131 @@ def _measure_gpu(torch: Any, say: Said) -> Snapshot:
         "measured_with": f"torch {torch.__version__}",
         "when": _now(),
     }
+
+
+def _with_more(snapshot: Snapshot, torch: Any, say: Said) -> Snapshot:
+    """The snapshot with what only a thorough calibration measures."""
+    kind = snapshot["kind"]
+    products = []
+    for dtype in chips.DTYPES:
+        say(f"measuring shapes of matrix products in {dtype}")
+        for m, k, n in SHAPES[kind]:
+            if kind == "gpu":
+                left, right = (
+                    torch.randn(*shape, device="cuda").to(getattr(torch, dtype))
+                    for shape in ((m, k), (k, n))
+                )
+                taken_s = _gpu_s(torch, partial(torch.mm, left, right))
+            else:
+                taken_s = _core_s(_product(torch, dtype, m, k, n), MEASURE_S / 3)
+            rate = 2 * m * k * n / taken_s
+            products.append({"dtype": dtype, "shape": [m, k, n], "flop_per_s": rate})
+    say("measuring the smallest operation")
+    more: Snapshot = {"products": products, "launch_s": _launch_s(torch, kind)}
+    more["collectives"] = _collectives(kind, snapshot["chips"], say)
+    sums = [one for one in more["collectives"] if one["collective"] == "all_reduce"]
+    if sums:
+        more["fabric_bytes_per_s"] = sums[-1]["bus_bytes_per_s"]  # of the largest payload
+    basis = {thing: "measured" for thing in more if more[thing]}
+    return snapshot | more | {"basis": snapshot["basis"] | basis}
+
+
+def _gpu_s(torch: Any, act: Act) -> float:
+    def run() -> None:
+        act()
+        torch.cuda.synchronize()
+
+    return _fastest_s(run)
+
+
+def _launch_s(torch: Any, kind: str) -> float:
+    """Seconds of one of many operations on a single element, one after the other."""
+    element = torch.ones(1, device="cuda" if kind == "gpu" else "cpu")
+
+    def thousand() -> None:
+        for _ in range(1000):
+            element.add_(1)
+        if kind == "gpu":
+            torch.cuda.synchronize()
+
+    return _fastest_s(thousand, within_s=MEASURE_S / 3) / 1000
+
+
+def _collectives(kind: str, count: int, say: Said) -> list[dict[str, Any]]:
+    """All-reduce and all-gather, by payload; none where there is one rank or they cannot meet."""
+    ranks = count if kind == "gpu" else min(count, 2)
+    if ranks < 2:
+        return []
+    from torch.multiprocessing import start_processes
+
+    # A fork has torch at once; CUDA and other systems need a fresh process.
+    start = "fork" if kind == "cpu" and sys.platform == "linux" else "spawn"
+    say(f"measuring collectives of {ranks} {'GPUs' if kind == 'gpu' else 'processes'}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            start_processes(_rank, (ranks, kind, folder), nprocs=ranks, start_method=start)
+            answer: list[dict[str, Any]] = json.loads((Path(folder) / "answer").read_text())
+        except Exception as failure:  # No network interface, say: the rest is worth keeping.
+            say(f"no collectives: {failure}")
+            return []
+    return answer
+
+
+def _rank(rank: int, ranks: int, kind: str, folder: str) -> None:
+    """One rank of the collectives; the first writes down what they took."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    device = f"cuda:{rank}" if kind == "gpu" else "cpu"
+    if kind == "gpu":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(
+        "nccl" if kind == "gpu" else "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=ranks,
+    )
+    gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name before
+    answer = []
+    for payload in PAYLOADS[kind]:
+        items = payload // 4 // ranks * ranks
+        whole = torch.zeros(items, device=device)
+        share = torch.zeros(items // ranks, device=device)
+        acts: dict[str, tuple[Act, float]] = {
+            "all_reduce": (partial(dist.all_reduce, whole), 2.0),
+            "all_gather": (partial(gather, whole, share), 1.0),
+        }
+        for collective, (act, crossings) in acts.items():
+            seconds = _together_s(torch, dist, act, 30 if payload < 2**22 else 5, kind)
+            crossing_bytes = crossings * (ranks - 1) / ranks * 4 * items
+            answer.append(
+                {
+                    "collective": collective,
+                    "ranks": ranks,
+                    "payload_bytes": 4 * items,
+                    "s": seconds,
+                    "bus_bytes_per_s": crossing_bytes / seconds,
+                }
+            )
+    if rank == 0:
+        (Path(folder) / "answer").write_text(json.dumps(answer), encoding="utf-8")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _together_s(torch: Any, dist: Any, act: Act, repeats: int, kind: str) -> float:
+    """Median seconds of `act`, which all ranks must do equally often."""
+    act()
+    dist.barrier()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        act()
+        if kind == "gpu":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def _power(
@@ -237,21 +376,24 @@ def _power(
     }
 
 
-def _core_s(make: Callable[[], Act]) -> float:
+def _core_s(make: Callable[[], Act], within_s: float | None = None) -> float:
     """Seconds that a core computes for one act, while every core is at an act of its own.
 
     Counted in the thread's own processor time: neighbours that take the core away do not count.
     """
     acts = [make() for _ in range(cores())]
     with ThreadPoolExecutor(len(acts)) as pool:
-        return statistics.mean(pool.map(lambda act: _fastest_s(act, time.thread_time), acts))
+        timed = partial(_fastest_s, clock=time.thread_time, within_s=within_s)
+        return statistics.mean(pool.map(timed, acts))
 
 
-def _fastest_s(act: Act, clock: Callable[[], float] = time.perf_counter) -> float:
+def _fastest_s(
+    act: Act, clock: Callable[[], float] = time.perf_counter, within_s: float | None = None
+) -> float:
     """Seconds of one `act`: the median of the faster half, which neighbours disturb least."""
     act()
     seconds: list[float] = []
-    until = time.perf_counter() + MEASURE_S
+    until = time.perf_counter() + (MEASURE_S if within_s is None else within_s)
     while time.perf_counter() < until or len(seconds) < 4:
         start = clock()
         act()
@@ -333,4 +475,4 @@ def _write(home: Path, snapshot: Snapshot) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure()))
+    print(json.dumps(measure(thorough=THOROUGH in sys.argv)))
