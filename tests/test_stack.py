@@ -1,7 +1,6 @@
-"""The links of the chain: facts, chips, models, performance, places, law, money."""
+"""The links of the chain: facts, chips, performance, places, law, money. Models: test_models."""
 
 import csv
-import json
 import math
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gigafactory.stack import chips, facts, law, models, money, performance, sites
+from gigafactory.stack import chips, cores, facts, law, models, money, performance, sites
 
 TABLES = sorted(
     path.stem
@@ -114,7 +113,7 @@ def test_every_system_is_whole_and_below_its_peaks(name):
     chip = system.chip
     assert system.chips_per_node >= 1
     assert 0 < chip.idle_w < chip.busy_w
-    assert set(chip.flop_per_s) == set(chips.DTYPES)
+    assert {"bfloat16"} <= set(chip.flop_per_s) <= set(chips.RATES)
     assert chip.flop_per_s["bfloat16"] < (chip.peak_flop_per_s or math.inf)
     assert chip.memory_bytes_per_s < (chip.peak_memory_bytes_per_s or math.inf)
 
@@ -139,103 +138,6 @@ def test_a_measured_gpu_is_known_to_the_law_by_its_device_name():
     )
     assert measured.chip.tpp == H100.tpp
     assert measured.chip.fabric_bytes_per_s == H100.fabric_bytes_per_s
-
-
-# Models
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "active"),
-    [
-        ("qwen3-30b-a3b", 30_532_122_624, 3.35e9),
-        ("qwen3-235b-a22b", 235_093_634_560, 22.19e9),
-        ("smollm2-135m", 134_515_008, 134.5e6),
-    ],
-)
-def test_parameters_are_those_the_world_knows(name, parameters, active):
-    model = models.read(name)
-    assert model.parameters == parameters
-    assert model.parameters_active == pytest.approx(active, rel=0.002)
-
-
-def configs():
-    """Shipped configs, and toys that turn each switch."""
-    for name in models.shipped():
-        yield name, json.loads((models.CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
-    qwen3 = LLAMA | {"model_type": "qwen3", "head_dim": 32}
-    moe = qwen3 | {
-        "model_type": "qwen3_moe",
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 48,
-    }
-    yield "llama", LLAMA
-    yield "llama tied", LLAMA | {"tie_word_embeddings": True}
-    yield "llama biased", LLAMA | {"attention_bias": True, "mlp_bias": True}
-    yield "mistral", LLAMA | {"model_type": "mistral", "sliding_window": None}
-    yield "qwen2", LLAMA | {"model_type": "qwen2"}
-    yield "qwen3", qwen3
-    yield "qwen3 biased", qwen3 | {"attention_bias": True}
-    yield "qwen3_moe", moe
-    yield "qwen3_moe every second", moe | {"decoder_sparse_step": 2}
-    yield "qwen3_moe dense first", moe | {"mlp_only_layers": [0]}
-
-
-@pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in configs()])
-def test_parameters_equal_those_that_transformers_counts(config):
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    fields = {key: value for key, value in config.items() if key != "model_type"}
-    with torch.device("meta"):
-        module = transformers.AutoModelForCausalLM.from_config(
-            transformers.AutoConfig.for_model(config["model_type"], **fields)
-        )
-    assert models.read(config).parameters == module.num_parameters()
-
-
-@pytest.mark.parametrize(
-    ("name", "gflop_per_token"), [("qwen3-30b-a3b", 23.00), ("qwen3-235b-a22b", 148.0)]
-)
-def test_flops_are_those_of_published_runs(name, gflop_per_token):
-    # TFLOP/s over tokens/s of Megatron-Bridge 26.08 at 4096 tokens, medians of its rows.
-    flops = models.flops_per_token(models.read(name), 4096)
-    assert flops == pytest.approx(gflop_per_token * 1e9, rel=0.007)
-
-
-def test_adapters_are_those_that_peft_adds():
-    # peft 0.17, r=16, all-linear, on SmolLM2-135M.
-    assert models.adapter_parameters(SMALL, 16) == 4_884_480
-
-
-def test_the_cache_of_a_token_is_keys_and_values_of_all_layers():
-    assert models.kv_bytes_per_token(SMALL, 2) == 2 * 30 * 3 * 64 * 2
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"model_type": "mamba"}, "model_type"),
-        ({"model_type": None}, "model_type"),
-        ({"hidden_size": None}, "hidden_size"),
-        ({"num_hidden_layers": "many"}, "num_hidden_layers"),
-        ({"vocab_size": 0}, "vocab_size"),
-        ({"intermediate_size": None}, "intermediate_size"),
-        ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"use_sliding_window": True}, "sliding_window"),
-    ],
-)
-def test_what_is_not_understood_is_refused_by_field(change, field):
-    with pytest.raises(models.UnknownModel) as error:
-        models.read(LLAMA | change)
-    assert error.value.field == field
-    assert error.value.known
-
-
-def test_a_model_is_read_by_name_by_file_and_by_folder(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
-    by_file, by_folder = models.read(tmp_path / "config.json"), models.read(str(tmp_path))
-    assert by_file == by_folder
-    with pytest.raises(models.UnknownModel, match="smollm2-135m"):
-        models.read("smollm-135m")
 
 
 # Performance
@@ -273,7 +175,8 @@ def test_a_faster_chip_is_never_slower(model, chip, count, batch, factor, traina
         yield performance.score(model, on, count, 512, batch).total_s
         yield performance.generate(model, on, count, 100, batch).total_s
 
-    assert all(new <= old for new, old in zip(seconds(faster), seconds(chip), strict=True))
+    pairs = zip(seconds(faster), seconds(chip), strict=True)
+    assert all(new <= old * (1 + 1e-9) for new, old in pairs)
 
 
 @unhurried
@@ -291,7 +194,7 @@ def test_more_tokens_never_take_less(model, chip, count, some, more):
 
 
 def test_a_decode_step_reads_the_experts_that_its_tokens_chose():
-    alone, crowd = (performance._parameters_read(MOE, batch) for batch in (1, 10_000))
+    alone, crowd = (cores._parameters_read(MOE, batch) for batch in (1, 10_000))
     assert alone == pytest.approx(MOE.parameters_multiplied)
     lookup = MOE.parameters_active - MOE.parameters_multiplied
     assert crowd == pytest.approx(MOE.parameters - lookup)
@@ -457,9 +360,9 @@ def test_micro_units_are_whole_and_halves_go_to_even():
 
 
 @pytest.mark.parametrize("name", sorted(facts.by_subject("chips")))
-def test_every_chip_has_a_dated_rent_with_a_range(name):
+def test_every_chip_has_a_dated_rent_with_a_range_or_says_it_is_unknown(name):
     rent = money.chip_hour_price(name)
-    assert rent.low <= rent.value <= rent.high
+    assert rent.basis == "unknown" or rent.low <= rent.value <= rent.high
     assert rent.unit == "USD/GPU-h"
     assert rent.as_of
 
