@@ -6,18 +6,16 @@ Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, n
 import asyncio
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from gigafactory import estimates
+from gigafactory.door import AS_JSON, door, out, say
 from gigafactory.faults import Fault, Refused, nearest
 
 BLUEPRINT = Annotated[str, typer.Argument(help="a blueprint file, or the name of a shipped one")]
-AS_JSON = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 SET = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="change a value: sites.home.power=60W"),
@@ -31,46 +29,16 @@ app = typer.Typer(
     help="""An open AI factory: one *blueprint*, planned, simulated and run.
 
     Start with `gigafactory up laptop`: it trains, judges and serves on this machine.
-    `gigafactory plan laptop` tells the price first; `gigafactory simulate laptop` plays it.""",
+    `gigafactory plan laptop` tells the price first; `gigafactory simulate laptop` plays it.
+    `gigafactory estimate train llama3-70b --on H100 --chips 64` asks the model behind it.""",
 )
-out = Console(soft_wrap=False)
+estimates.mount(app)
 
 
 def main() -> None:
     """Entry of the `gigafactory` command; what it writes is for its owner's eyes."""
     os.umask(0o077)
     app()
-
-
-@contextmanager
-def door(as_json: bool) -> Iterator[None]:
-    """Turn a refusal, or a file that cannot be had, into its text or JSON, and exit code 2."""
-    try:
-        try:
-            yield
-        except OSError as error:
-            where = str(
-                error.filename or Path(os.environ.get("GIGAFACTORY_HOME", "~/.gigafactory"))
-            )
-            why = error.strerror or str(error)
-            remedy = "see that it can be read and written, or set another GIGAFACTORY_HOME"
-            raise Refused(Fault("a file cannot be used", where, why, remedy)) from error
-    except Refused as refused:
-        if as_json:
-            print(json.dumps(refused.to_json(), indent=1))
-        else:
-            from gigafactory.console import terminal
-
-            terminal.faults(Console(stderr=True), refused.faults)
-        raise typer.Exit(2) from None
-
-
-def say(value: Any, as_json: bool, shown: Any) -> None:
-    """Print `value` as JSON, or what `shown()` makes of it."""
-    if as_json:
-        print(json.dumps(value, indent=1, default=str))
-    else:
-        out.print(shown())
 
 
 @app.command()
@@ -192,6 +160,8 @@ def up(
         path = find(blueprint)
         text = read_text(path)
         read = parse(text, path, set_ or ())
+        from rich.console import Console
+
         screen = Screen(Console(stderr=True) if as_json else out)
 
         def view(run: str, jobs: Any) -> dict[str, Any]:
@@ -353,6 +323,37 @@ def report(
             as_json,
             lambda: f"{output}: {last['run']} beside its simulated day",
         )
+
+
+@app.command()
+def calibrate(as_json: AS_JSON = False) -> None:
+    """Measure this machine and keep it as the chip `this-machine`: some 15 seconds.
+
+    Matrix products by dtype and shape, memory, the smallest operation, collectives, power.
+    Plans and estimates use it from then on. Example: `gigafactory calibrate`
+    """
+    with door(as_json):
+        from rich.console import Console
+
+        from gigafactory.console import terminal
+        from gigafactory.works import calibrate as measuring
+        from gigafactory.works.home import Home
+
+        home = Home.default().path
+        home.mkdir(parents=True, exist_ok=True)
+        with Console(stderr=True).status("measuring", spinner="line") as status:
+            try:
+                snapshot = measuring.calibrate(home, thorough=True, progress=status.update)
+            except measuring.CalibrationFailed as error:
+                raise Refused(
+                    Fault(
+                        "this machine could not be measured",
+                        str(home),
+                        str(error),
+                        "see that nothing else takes all of its memory, and try again",
+                    )
+                ) from None
+        say(snapshot, as_json, lambda: terminal.machine(snapshot))
 
 
 @app.command()

@@ -15,6 +15,11 @@ from gigafactory.contracts import CONTRACTS
 from gigafactory.works.home import Home
 
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
+GROUPED = sorted(
+    f"{group.name} {command.name}"
+    for group in cli.app.registered_groups
+    for command in group.typer_instance.registered_commands
+)
 runner = typer.testing.CliRunner()
 
 
@@ -46,9 +51,9 @@ def test_importing_gigafactory_is_fast_and_light():
     assert ran.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + GROUPED)
 def test_every_command_has_help_with_an_example(command):
-    assert f"gigafactory {command}" in run(command, "--help").output
+    assert f"gigafactory {command}" in run(*command.split(), "--help").output
 
 
 def test_the_commands_are_those_of_the_manual():
@@ -65,11 +70,18 @@ def test_the_commands_are_those_of_the_manual():
                 "cancel",
                 "bill",
                 "report",
+                "calibrate",
+                "predict",
+                "score",
                 "schema",
             ]
         )
         == COMMANDS
     )
+
+
+def test_the_grouped_commands_are_those_of_the_manual():
+    assert GROUPED == ["estimate serve", "estimate train", "search serving", "search training"]
 
 
 def test_check_says_that_a_good_blueprint_is_good():

@@ -131,6 +131,33 @@ def bill(rows: Iterable[Mapping[str, Any]], currency: str) -> RenderableType:
     return Group(table, Text("kWh and gCO2e are modelled", style="dim"))
 
 
+def machine(snapshot: Mapping[str, Any]) -> RenderableType:
+    """What calibration measured, and what it took from elsewhere."""
+    basis, each = snapshot["basis"], f"one of {snapshot['chips']}"
+    table = _table("", "", "", "")
+    rates = snapshot["flop_per_s"].items()
+    rows = [
+        (f"products, {dtype}", show(rate, "FLOP/s"), each, "flop_per_s") for dtype, rate in rates
+    ]
+    for product in snapshot.get("products", ()):
+        shape = " × ".join(map(str, product["shape"]))
+        rate = show(product["flop_per_s"], "FLOP/s")
+        rows.append((f"products, {product['dtype']}", rate, shape, "products"))
+    rows.append(("memory", show(snapshot["memory_bytes_per_s"], "B/s"), each, "memory_bytes_per_s"))
+    if "launch_s" in snapshot:
+        rows.append(("smallest operation", f"{snapshot['launch_s'] * 1e6:.1f} us", "", "launch_s"))
+    for it in snapshot.get("collectives", ()):
+        what = f"{it['collective'].replace('_', '-')}, {it['ranks']} ranks"
+        speed = show(it["bus_bytes_per_s"], "B/s")
+        rows.append((what, speed, show(it["payload_bytes"], "B"), "collectives"))
+    for name in ("idle_w", "busy_w"):
+        rows.append((f"power, {name.removesuffix('_w')}", show(snapshot[name], "W"), each, name))
+    for what, figure, of, key in rows:
+        table.add_row(what, figure, of, basis[key])
+    kept = f"{snapshot['model']}: kept as `this-machine`, with {snapshot['measured_with']}"
+    return Group(Text(kept, style="bold"), table)
+
+
 def faults(console: Console, found: Iterable[Fault]) -> None:
     """Print what is wrong: what, where, why, then the remedy as a hint."""
     for fault in found:

@@ -1,0 +1,51 @@
+"""What every command does at its door: refusals in four parts, answers as text or as JSON.
+
+Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, nothing lost).
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from gigafactory.faults import Fault, Refused
+
+AS_JSON = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+
+out = Console(soft_wrap=False)
+
+
+@contextmanager
+def door(as_json: bool) -> Iterator[None]:
+    """Turn a refusal, or a file that cannot be had, into its text or JSON, and exit code 2."""
+    try:
+        try:
+            yield
+        except OSError as error:
+            where = str(
+                error.filename or Path(os.environ.get("GIGAFACTORY_HOME", "~/.gigafactory"))
+            )
+            why = error.strerror or str(error)
+            remedy = "see that it can be read and written, or set another GIGAFACTORY_HOME"
+            raise Refused(Fault("a file cannot be used", where, why, remedy)) from error
+    except Refused as refused:
+        if as_json:
+            print(json.dumps(refused.to_json(), indent=1))
+        else:
+            from gigafactory.console import terminal
+
+            terminal.faults(Console(stderr=True), refused.faults)
+        raise typer.Exit(2) from None
+
+
+def say(value: Any, as_json: bool, shown: Callable[[], Any]) -> None:
+    """Print `value` as JSON, or what `shown()` makes of it."""
+    if as_json:
+        print(json.dumps(value, indent=1, default=str))
+    else:
+        out.print(shown())
