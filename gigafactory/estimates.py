@@ -6,42 +6,40 @@ predictions. Thin: they read what was asked, call `stack`, and print what came b
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated
 
 import typer
 
+from gigafactory import asked as asking
 from gigafactory.door import AS_JSON, door, out, say
-from gigafactory.faults import Fault, Refused, nearest
 
 MODEL = Annotated[str, typer.Argument(help="a shipped model, or a path to a config.json")]
 ON = Annotated[str, typer.Option("--on", metavar="CHIP", help="a chip of the catalog: H100, B200")]
-CHIPS = Annotated[int, typer.Option(min=1, help="how many chips")]
-SEQUENCE = Annotated[int, typer.Option(min=1, help="tokens of a sequence")]
-BATCH = Annotated[int, typer.Option(min=1, help="sequences of a step")]
-PRECISION = Annotated[str, typer.Option(help="BF16, FP8, MXFP8, NVFP4; serving: bf16, fp8, fp4")]
+CHIPS = Annotated[int, typer.Option(min=1, max=10**7, help="how many chips")]
+SEQUENCE = Annotated[int, typer.Option(min=1, max=10**8, help="tokens of a sequence")]
+BATCH = Annotated[int, typer.Option(min=1, max=10**6, help="sequences of a step")]
+PRECISION = Annotated[str, typer.Option(help="BF16, FP8, MXFP8 or NVFP4")]
+SERVED = Annotated[
+    str | None,
+    typer.Option(help="bf16, fp8, fp4 or int4 (weights alone); fp8 where the chip has it"),
+]
+ENGINE = Annotated[str, typer.Option(help="vllm, sglang or trtllm")]
 TASK = Annotated[str, typer.Option(help="pretrain, sft or lora")]
 LAYOUT = Annotated[
-    str | None, typer.Option(help="tp=4,pp=8,vpp=5,mb=1,recompute=selective; searched if left out")
+    str | None,
+    typer.Option(
+        help="tp, pp, cp, ep, dp, vpp, mb, zero, recompute, offload, sp: `tp=4,pp=8,vpp=5`; "
+        "dp takes the rest; searched if left out"
+    ),
 ]
 TOKENS = Annotated[str | None, typer.Option(help="length of the whole run: `15T`")]
-PROMPT = Annotated[int, typer.Option(min=1, help="tokens of a prompt")]
-NEW = Annotated[int, typer.Option(min=1, help="tokens of an answer")]
+PROMPT = Annotated[int, typer.Option(min=1, max=10**7, help="tokens of a prompt")]
+NEW = Annotated[int, typer.Option(min=2, max=10**7, help="tokens of an answer")]
 SUITE = Annotated[str, typer.Argument(metavar="SUITE", help="training or serving")]
 TABLE = Annotated[Path, typer.Argument(help="a CSV file with the columns of published runs")]
-
-LAYOUT_FIELDS = {
-    "tp": "tensor",
-    "pp": "pipeline",
-    "cp": "context",
-    "ep": "expert",
-    "dp": "data",
-    "vpp": "virtual",
-    "mb": "microbatch",
-    "zero": "zero",
-}
 
 estimate = typer.Typer(no_args_is_help=True, help="How long, how much memory, in which parts.")
 search = typer.Typer(no_args_is_help=True, help="The best layout on given chips, and why.")
@@ -73,18 +71,13 @@ def estimate_train(
     Example: `gigafactory estimate train llama3-70b --on H100 --chips 64 --batch 128
     --sequence 8192 --precision FP8 --layout tp=4,pp=8,vpp=5 --tokens 15T`
     """
-    with door(as_json), _asked():
+    with door(as_json), asking.asked():
         from gigafactory.console import estimates as screen
         from gigafactory.stack import answers
 
-        job, chip = _job(model, on, sequence, batch, precision, task)
-        told = answers.train(
-            job,
-            chip,
-            chips,
-            _layout(layout, job, chips),
-            _quantity(tokens, "token", "--tokens", "15T") if tokens else None,
-        )
+        job, chip = asking.job(model, on, sequence, batch, precision, task)
+        length = asking.quantity(tokens, "token", "--tokens", "15T", 1) if tokens else None
+        told = answers.train(job, chip, chips, asking.layout(layout, job, chips), length)
         say(told, as_json, lambda: screen.training(told))
 
 
@@ -93,7 +86,8 @@ def search_training(
     model: MODEL,
     on: ON = "H100",
     chips: Annotated[
-        list[int] | None, typer.Option(min=1, help="how many; again for more counts to choose from")
+        list[int] | None,
+        typer.Option(min=1, max=10**7, help="how many; again for more counts to choose from"),
     ] = None,
     sequence: SEQUENCE = 4096,
     batch: BATCH = 256,
@@ -108,16 +102,14 @@ def search_training(
     Example: `gigafactory search training gpt3-175b --on A100 --chips 4096 --batch 3072
     --sequence 2048`
     """
-    with door(as_json), _asked():
+    with door(as_json), asking.asked():
         from gigafactory.console import estimates as screen
         from gigafactory.stack import answers
         from gigafactory.stack.training.search import OBJECTIVES
 
-        if objective not in OBJECTIVES:
-            hint = nearest(objective, OBJECTIVES)
-            raise _refused(f"no objective {objective!r}", "--objective", "not one of them", hint)
-        job, chip = _job(model, on, sequence, batch, precision, task)
-        limit = _quantity(memory, "B", "--memory", "64 GB") if memory else None
+        asking.one_of("objective", objective, OBJECTIVES)
+        job, chip = asking.job(model, on, sequence, batch, precision, task)
+        limit = asking.quantity(memory, "B", "--memory", "64 GB", 1e9) if memory else None
         with _working("searching", as_json):
             told = answers.best_train(job, chip, chips or [8], objective, limit)
         say(told, as_json, lambda: screen.best_training(told))
@@ -131,10 +123,11 @@ def estimate_serve(
     prompt: PROMPT = 1024,
     new: NEW = 256,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="requests at once; as many as fit if left out")
+        int | None,
+        typer.Option(min=1, max=10**7, help="requests at once; as many as fit if left out"),
     ] = None,
-    precision: PRECISION = "fp8",
-    engine: Annotated[str, typer.Option(help="vllm, sglang or trtllm")] = "vllm",
+    precision: SERVED = None,
+    engine: ENGINE = "vllm",
     layout: Annotated[
         str | None, typer.Option(help="tp=8,ep=8,dp=8 of one replica; else one over all chips")
     ] = None,
@@ -145,15 +138,15 @@ def estimate_serve(
     Example: `gigafactory estimate serve qwen3-235b-a22b --on H200 --chips 8 --prompt 4000
     --new 1000 --concurrency 64`
     """
-    with door(as_json), _asked():
+    with door(as_json), asking.asked():
         from gigafactory.console import estimates as screen
         from gigafactory.stack import answers
         from gigafactory.stack.serving import Load
 
-        asked = _model(model)
-        worker = _worker(asked, chips, precision, engine, layout)
+        asked, chip = asking.model(model), asking.chip(on)
+        worker = asking.worker(asked, chip, chips, precision, engine, layout)
         load = Load(prompt_tokens=prompt, new_tokens=new, concurrency=concurrency)
-        told = answers.serve(asked, _chip(on), chips, load, worker)
+        told = answers.serve(asked, chip, chips, load, worker)
         say(told, as_json, lambda: screen.serving(told))
 
 
@@ -161,11 +154,11 @@ def estimate_serve(
 def search_serving(
     model: MODEL,
     on: ON = "H200",
-    chips: CHIPS = 8,
+    chips: Annotated[int, typer.Option(min=1, max=4096, help="how many chips")] = 8,
     prompt: PROMPT = 4000,
     new: NEW = 1000,
-    precision: PRECISION = "fp8",
-    engine: Annotated[str, typer.Option(help="vllm, sglang or trtllm")] = "vllm",
+    precision: SERVED = None,
+    engine: ENGINE = "vllm",
     ttft_ms: Annotated[float | None, typer.Option(min=0, help="at most this long")] = None,
     tpot_ms: Annotated[float | None, typer.Option(min=0, help="at most this long")] = None,
     as_json: AS_JSON = False,
@@ -175,22 +168,22 @@ def search_serving(
     Example: `gigafactory search serving qwen3-235b-a22b --on H200 --chips 64 --prompt 4000
     --new 1000`
     """
-    with door(as_json), _asked():
+    with door(as_json), asking.asked():
         from gigafactory.console import estimates as screen
         from gigafactory.stack import answers
         from gigafactory.stack.serving import Load
 
-        asked, chip = _model(model), _chip(on)
+        asked, chip = asking.model(model), asking.chip(on)
+        base = asking.worker(asked, chip, 1, precision, engine, None)
         load = Load(prompt_tokens=prompt, new_tokens=new)
-        limits = _seconds(ttft_ms), _seconds(tpot_ms)
+        limits_s = [math.inf if ms is None else ms / 1e3 for ms in (ttft_ms, tpot_ms)]
         with _working("searching", as_json):
-            told = answers.best_serve(
-                asked, chip, chips, load, _worker(asked, 1, precision, engine, None), *limits
-            )
+            told = answers.best_serve(asked, chip, chips, load, base, *limits_s)
         if not told["front"]:
-            why = f"{told['considered']} ways were tried on {chips} × {chip.name}"
+            ways = told["considered"]
+            why = f"{ways} ways fit, none meets the limits" if ways else "the weights do not fit"
             hint = "take more chips, a lower precision or longer limits"
-            raise _refused("no way to serve meets the limits", "--chips", why, hint)
+            raise asking.refused(f"no way to serve on {chips} × {chip.name}", "--chips", why, hint)
         say(told, as_json, lambda: screen.best_serving(told))
 
 
@@ -208,20 +201,16 @@ def predict(
     with door(as_json):
         from gigafactory.stack import predict as stack
 
-        name = _suite(suite)
-        rows = _rows(table)
+        name, rows = asking.suite(suite), asking.table(table)
+        if output.exists() and output.samefile(table):
+            why = "the predictions would take the table's place"
+            raise asking.refused(f"{output} is the table", "--out", why, "name another file")
         try:
             with _progress(f"predicting {table.name}", len(rows), as_json) as done:
                 lines = stack.predict(name, rows, done)
         except stack.MissingColumns as error:
-            raise Refused(
-                Fault(
-                    f"{table} is no table of {suite} runs",
-                    str(table),
-                    str(error),
-                    "see docs/performance.md for the columns",
-                )
-            ) from None
+            what, hint = f"{table} is no table of {suite} runs", "docs/performance.md lists them"
+            raise asking.refused(what, str(table), str(error), hint) from None
         with output.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(stack.COLUMNS)
@@ -258,204 +247,15 @@ def score(
         from gigafactory.stack import score as stack
 
         try:
-            report = stack.score(_rows(predictions), _rows(truth))
+            report = stack.score(asking.table(predictions), asking.table(truth))
         except (ValueError, KeyError) as error:
             where = f"{predictions}, {truth}"
             why = f"column {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise Refused(
-                Fault("these tables do not belong together", where, why, "`predict` that table")
-            ) from None
+            what = "these tables do not belong together"
+            raise asking.refused(what, where, why, "`gigafactory predict` that table") from None
         if plot:
             plot.write_text(scatter.svg(report.pairs), encoding="utf-8")
         say(report.as_json(), as_json, lambda: screen.errors(report))
-
-
-@contextmanager
-def _asked() -> Iterator[None]:
-    """Turn what the stack does not know into a fault of what was asked."""
-    from gigafactory.stack import chips, models, training
-    from gigafactory.stack.training.search import NothingFits
-
-    try:
-        yield
-    except models.UnknownModel as error:
-        what, why = f"{error.field} = {error.value!r} is not known", "no such model or form of one"
-        raise _refused(what, "MODEL", why, f"known: {error.known}") from None
-    except chips.UnknownFigure as error:
-        raise _refused(
-            str(error), "--on", "its catalog row says unknown", "take another chip"
-        ) from None
-    except chips.UnknownChip as error:
-        hint = f"did you mean {' or '.join(error.near[:3])}?"
-        raise _refused(
-            f"no chip {error.name!r}", "--on", "it is not in the catalog", hint
-        ) from None
-    except training.BadLayout as error:
-        valid = ", ".join(map(str, error.valid))
-        hint = f"{error.field} = {valid} would do" if valid else "change --chips or the layout"
-        what = f"{error.field} = {error.value} is no layout"
-        raise _refused(what, f"--layout {error.field}", error.why, hint) from None
-    except NothingFits as error:
-        raise _refused("no layout fits", "--chips", error.what, error.remedy) from None
-
-
-def _refused(what: str, where: str, why: str, remedy: str = "see `--help`") -> Refused:
-    return Refused(Fault(what, where, why, remedy))
-
-
-def _job(
-    model: str, on: str, sequence: int, batch: int, precision: str, task: str
-) -> tuple[Any, Any]:
-    from gigafactory.stack import training
-
-    chip = _chip(on)
-    name = precision.upper()
-    known = [known for known, dtype in training.PRECISIONS.items() if dtype in chip.flop_per_s]
-    if name not in known:
-        why = f"{chip.name} has rates for {', '.join(known)}"
-        raise _refused(
-            f"no precision {precision!r} on {chip.name}", "--precision", why, nearest(name, known)
-        )
-    if task not in training.TASKS:
-        raise _refused(
-            f"no task {task!r}", "--task", "it is not modelled", nearest(task, training.TASKS)
-        )
-    return training.Job(_model(model), sequence, batch, name, task), chip
-
-
-def _layout(text: str | None, job: Any, chips: int) -> Any:
-    """The layout that was asked for, data parallel over what is left; None to search."""
-    from gigafactory.stack import training
-
-    if text is None:
-        return None
-    words = dict(part.partition("=")[::2] for part in text.split(","))
-    mode = words.pop("recompute", "none")
-    if mode not in training.RECOMPUTE:
-        raise _refused(
-            f"no recompute {mode!r}",
-            "--layout recompute",
-            "not a mode",
-            nearest(mode, training.RECOMPUTE),
-        )
-    numbers = _numbers(",".join(f"{k}={v}" for k, v in words.items()) or None, LAYOUT_FIELDS)
-    used = numbers.get("tp", 1) * numbers.get("pp", 1) * numbers.get("cp", 1)
-    numbers.setdefault("dp", max(chips // max(used, 1), 1))
-    fields = {LAYOUT_FIELDS[name]: value for name, value in numbers.items()}
-    layout = training.Layout(**fields, recompute=training.RECOMPUTE.index(mode))
-    training.check(job, chips, layout)
-    return layout
-
-
-def _numbers(text: str | None, known: Sequence[str] | dict[str, str]) -> dict[str, int]:
-    """`tp=4,pp=8` as numbers; refuses what is not known, or no number."""
-    numbers = {}
-    for part in text.split(",") if text else ():
-        name, _, value = part.partition("=")
-        if name not in known:
-            raise _refused(
-                f"no field {name!r} in a layout", "--layout", "it is not one", nearest(name, known)
-            )
-        if not value.isdigit() or int(value) < 0:
-            raise _refused(
-                f"{name} = {value!r} is no number",
-                f"--layout {name}",
-                "it must be a whole number",
-                f"write {name}=1",
-            )
-        numbers[name] = int(value)
-    return numbers
-
-
-def _model(name: str) -> Any:
-    from gigafactory.stack import models
-
-    return models.read(name)
-
-
-def _chip(name: str) -> Any:
-    from gigafactory.stack import chips
-
-    if name == chips.THIS_MACHINE:
-        from gigafactory.works import calibrate
-        from gigafactory.works.home import Home
-
-        return chips.system(name, calibrate.load(Home.default().path)).chip
-    return chips.chip(name)
-
-
-def _worker(model: Any, chips: int, precision: str, engine: str, layout: str | None) -> Any:
-    """One worker as asked; else over all chips of a node, experts dealt out over them."""
-    from gigafactory.stack import serving
-
-    name = precision.lower()
-    if name not in serving.PRECISIONS:
-        hint = nearest(name, serving.PRECISIONS)
-        raise _refused(f"no precision {precision!r}", "--precision", "it is not modelled", hint)
-    if engine not in serving.ENGINES:
-        hint = nearest(engine, serving.ENGINES)
-        raise _refused(f"no engine {engine!r}", "--engine", "it is not modelled", hint)
-    numbers = _numbers(layout, ("tp", "pp", "ep", "dp"))
-    width = chips if layout is None else 1
-    tensor = numbers.get("tp", max(n for n in (1, 2, 4, 8) if n <= width and model.heads % n == 0))
-    worker = serving.Deployment(
-        tp=tensor,
-        pp=numbers.get("pp", 1),
-        dp_attention=numbers.get("dp", 1),
-        ep=numbers.get("ep", 1),
-        precision=serving.PRECISIONS[name],
-        engine=engine,
-    )
-    if model.heads % tensor:
-        valid = [n for n in (1, 2, 4, 8, 16, 32, 64) if model.heads % n == 0]
-        hint = f"tp = {', '.join(map(str, valid))} would do"
-        why = f"does not divide {model.heads} heads"
-        raise _refused(f"tp = {tensor} is no layout", "--layout tp", why, hint)
-    if worker.stage_chips % worker.ep or (model.experts and model.experts % worker.ep):
-        why = f"{model.experts} experts, and {worker.stage_chips} chips a stage, do not divide"
-        raise _refused(f"ep = {worker.ep} is no layout", "--layout ep", why, "write ep=1")
-    if chips > 1 and worker.chips > chips:
-        why = f"one worker takes tp*dp*pp = {worker.chips} chips"
-        raise _refused(f"{chips} chips hold no worker", "--chips", why, "take more chips")
-    return worker
-
-
-def _quantity(text: str, unit: str, where: str, example: str) -> float:
-    from gigafactory import units
-
-    try:
-        return units.parse(text, unit)
-    except units.NotAQuantity as error:
-        what = f"{text!r} is no quantity"
-        raise _refused(what, where, str(error), f"write `{example}`") from None
-
-
-def _seconds(milliseconds: float | None) -> float:
-    return math.inf if milliseconds is None else milliseconds / 1e3
-
-
-def _suite(name: str) -> Literal["training", "serving"]:
-    if name in ("training", "serving"):
-        return cast(Literal["training", "serving"], name)
-    raise _refused(
-        f"no suite {name!r}", "SUITE", "there are two", nearest(name, ["training", "serving"])
-    )
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file. Raises `Refused` for what is none."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _refused(
-            f"{path} cannot be read as CSV", str(path), str(error), "save it as UTF-8 CSV"
-        ) from None
-    if not rows:
-        raise _refused(
-            f"{path} has no rows", str(path), "it is empty", "give a table with a header and rows"
-        )
-    return [{name: value or "" for name, value in row.items() if name} for row in rows]
 
 
 @contextmanager

@@ -72,6 +72,26 @@ def test_answers_are_never_read(truth, lines):
     assert again == lines
 
 
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [("tp", "0"), ("n_gpus", "abc"), ("seq_len", "nan"), ("microbatch", "-1"), ("pp", "1e999")],
+)
+def test_an_odd_cell_is_told_and_costs_no_other_row(truth, cell, value):
+    odd = [truth[0] | {cell: value}, truth[1]]
+    first, second = predict.predict("training", odd)
+    assert first.predicted is None
+    assert cell in first.reason
+    assert second.predicted
+
+
+@pytest.mark.parametrize("value", ["-5", "nan", "inf"])
+def test_a_prediction_that_is_none_is_not_scored(truth, lines, value):
+    cells = _cells(lines)
+    cells[0] = cells[0] | {"predicted": value}
+    with pytest.raises(ValueError, match="no prediction"):
+        score.score(cells, truth)
+
+
 def test_a_table_that_lacks_columns_is_refused_by_name():
     with pytest.raises(predict.MissingColumns, match="gpu"):
         predict.predict("training", [{"id": "1", "n_gpus": "1", "measured_metric": "x"}])

@@ -292,12 +292,10 @@ def test_why_names_the_parts_that_the_runner_up_is_slower_in():
     assert search.describe(found.runner_up) in found.why()
 
 
-def test_a_layout_is_described_by_what_sets_it_apart():
-    assert search.describe(Layout()) == "micro-batch 1, ZeRO 1"
+def test_a_layout_is_described_in_words_that_the_door_takes():
+    assert search.describe(Layout()) == "mb=1"
     layout = Layout(data=4, tensor=8, expert=2, recompute=3, offload_optimizer=True)
-    assert search.describe(layout) == (
-        "tp=8, ep=2, dp=4, micro-batch 1, recompute full, ZeRO 1, optimizer offloaded"
-    )
+    assert search.describe(layout) == ("tp=8,ep=2,dp=4,recompute=full,offload=optimizer")
 
 
 # The front

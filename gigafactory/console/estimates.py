@@ -33,11 +33,9 @@ SHOWN = 0.003  # a part below that share of the whole is not worth a line
 
 def training(told: Json) -> RenderableType:
     """A training step, its parts and its memory, and the run if one was asked for."""
-    lines: list[RenderableType] = [
-        _heading(told),
-        Text(f"layout by {told['layout_by']}: {told['layout_text']}"),
-        "",
-    ]
+    needs, has = _gigabytes(told["memory_bytes"]), _gigabytes(told["usable_bytes"])
+    lines: list[RenderableType] = _misfit(told, f"the fullest rank needs {needs} of {has}")
+    lines += [_heading(told), Text(f"layout by {told['layout_by']}: {told['layout_text']}"), ""]
     lines += [_figures(told), "", _bars("where the step goes", told["parts_s"], _seconds), ""]
     lines.append(_bars("memory of the fullest rank", told["memory_parts_bytes"], _gigabytes))
     lines.append(_room(told))
@@ -100,12 +98,12 @@ def serving(told: Json) -> RenderableType:
     room = f"weights {_gigabytes(told['weight_bytes_per_chip'])} a chip, cache "
     room += _gigabytes(told["cache_bytes_per_chip"])
     room += f": {told['sequences_that_fit']:,.0f} such requests"
-    style = "dim" if told["fits"] else "bold red"
-    said = room if told["fits"] else f"does not fit: {told['reason']}"
+    if told["chips_idle"]:
+        room += f"; {told['chips_idle']} of the chips idle"
     bars = _bars("where a request's time goes", told["parts_s"], _seconds)
-    return Group(
-        _heading(told), Text(where), "", table, "", bars, Text(said, style=style), _modelled()
-    )
+    first = _misfit(told, told["reason"])
+    parts = (_heading(told), Text(where), "", table, "", bars, Text(room, style="dim"))
+    return Group(*first, *parts, _modelled())
 
 
 def best_serving(told: Json) -> RenderableType:
@@ -150,8 +148,9 @@ def errors(report: Report) -> RenderableType:
         )
     parts.append(
         Text(
-            f"answered {report.answered} of {report.asked}; "
-            f"said impossible, but ran: {report.said_impossible}"
+            f"answered {report.answered} of {report.asked} figures that are scored; not scored are "
+            f"{report.not_scored} rows: not fully described, of tier C, or older reruns. "
+            f"Said impossible, but ran: {report.said_impossible}"
         )
     )
     return Group(*parts)
@@ -204,7 +203,7 @@ def _figures(told: Json) -> Table:
         ("step", "step_s", _seconds),
         ("tokens/s", "tokens_per_s", lambda value: f"{value:,.0f}"),
         ("tokens/s a chip", "tokens_per_s_per_chip", lambda value: f"{value:,.0f}"),
-        ("MFU", "mfu", lambda value: f"{value:.1%}"),
+        (f"MFU of {told['mfu_of_peak']}", "mfu", "{:.1%}".format),
     ):
         figure = told[key]
         table.add_row(name, form(figure["value"]), f"80 %: {_span(figure, form)}")
@@ -270,11 +269,16 @@ def _bar(share: float) -> Text:
 
 
 def _room(told: Json) -> Text:
-    has, needs = told["usable_bytes"], told["memory_bytes"]
-    said = f"{_gigabytes(needs)} of {_gigabytes(has)} usable"
-    return (
-        Text(said, style="dim") if told["fits"] else Text(f"does not fit: {said}", style="bold red")
-    )
+    said = f"{_gigabytes(told['memory_bytes'])} of {_gigabytes(told['usable_bytes'])} usable"
+    if told.get("batch_with_padding", told["batch"]) != told["batch"]:
+        padded = told["batch_with_padding"]
+        said += f"; data ranks do not divide the batch: set --batch {padded}, or pad to it"
+    return Text(said, style="dim")
+
+
+def _misfit(told: Json, why: str) -> list[RenderableType]:
+    """First of all, where the question has no good answer."""
+    return [] if told["fits"] else [Text(f"does not fit: {why}", style="bold red")]
 
 
 def _modelled() -> Text:
@@ -285,6 +289,8 @@ def _modelled() -> Text:
 
 
 def _seconds(value: float) -> str:
+    if value >= 600:
+        return _days(value)
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 

@@ -27,6 +27,8 @@ def train(
     at = layout or (found.layout if found else Layout())
     told = _question(job, chip, chips) | _step(job, chip, chips, at)
     told["layout_by"] = "asked" if layout else "search"
+    if found:
+        told["batch_with_padding"] = found.batch
     lost = goodput(job.model, chips)
     told["goodput"] = {
         "share": lost.share,
@@ -56,9 +58,11 @@ def best_train(
     memory_bytes: float | None = None,
 ) -> Json:
     """The best layout that fits, the next shape, and the front over time, chips and memory."""
-    found = search.best(job, chip, counts, objective=objective, memory_bytes=memory_bytes)
-    front = search.pareto(job, chip, counts, memory_bytes=memory_bytes)
+    limit_bytes = min(memory_bytes or math.inf, training.usable_bytes(chip))
+    found = search.best(job, chip, counts, objective=objective, memory_bytes=limit_bytes)
+    front = search.pareto(job, chip, counts, memory_bytes=limit_bytes)
     told = _question(job, chip, found.chips) | _step(job, chip, found.chips, found.layout)
+    told["batch_with_padding"] = found.batch
     told["objective"] = objective
     told["points"] = found.points
     told["evaluated"] = found.evaluated
@@ -88,7 +92,7 @@ def serve(
     worker: serving.Deployment,
 ) -> Json:
     """A service of as many workers as `chips` hold, under a load."""
-    workers = max(chips // worker.chips, 1)
+    workers = chips // worker.chips
     served = serving.serve(model, chip, worker, load, workers)
     asked = serving.Request(model, chip, load, worker, workers, None, 0, ())
     room = serving.memory(model, chip, worker)
@@ -96,6 +100,7 @@ def serve(
         **_model(model),
         "chip": chip.name,
         "chips": workers * worker.chips,
+        "chips_idle": chips - workers * worker.chips,
         "prompt_tokens": load.prompt_tokens,
         "new_tokens": load.new_tokens,
         "concurrency": load.concurrency,
@@ -195,6 +200,7 @@ def _step(job: Job, chip: Chip, chips: int, layout: Layout) -> Json:
     step = training.step(job, chip, layout)
     seconds = float(step.step_s)
     low, high = training.interval(job, chip)
+    peak = job.dtype if job.dtype in chip.peaks else "bfloat16"
     power_w = float(training.power_w(step, chip))
     tokens = job.batch * job.sequence
     return {
@@ -203,7 +209,8 @@ def _step(job: Job, chip: Chip, chips: int, layout: Layout) -> Json:
         "step_s": _ranged(seconds, low, high),
         "tokens_per_s": _ranged(tokens / seconds, low, high),
         "tokens_per_s_per_chip": _ranged(tokens / seconds / chips, low, high),
-        "mfu": _ranged(float(step.mfu(chip, chips)), low, high),
+        "mfu": _ranged(float(step.mfu(chip, chips, peak)), low, high),
+        "mfu_of_peak": peak,
         "parts_s": {part: float(getattr(step, part)) for part in training.PARTS},
         "memory_bytes": float(step.memory_bytes),
         "memory_parts_bytes": {part: float(getattr(step, part)) for part in training.MEMORY},
@@ -228,6 +235,7 @@ def _on_cores(job: Job, chip: Chip, chips: int) -> Json:
         "tokens_per_s": _ranged(tokens / step.step_s, 1 / high, 1 / low),
         "tokens_per_s_per_chip": _ranged(tokens / step.step_s / chips, 1 / high, 1 / low),
         "mfu": _ranged(step.mfu, 1 / high, 1 / low),
+        "mfu_of_peak": "measured rate",
         "parts_s": {
             "compute_s": step.compute_s,
             "data_s": step.communication_s,

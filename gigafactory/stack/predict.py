@@ -51,7 +51,8 @@ def predict(
     suite: Suite, table: Sequence[Mapping[str, str]], done: Callable[[int], None] = lambda _: None
 ) -> list[Line]:
     """Predict all rows; `done` hears how many, as they are. Raises `MissingColumns`."""
-    needed = ("id", "gpu", "n_gpus", "measured_metric")
+    lengths = "seq_len" if suite == "training" else "isl"
+    needed = ("id", "gpu", "n_gpus", "measured_metric", lengths)
     missing = [name for name in needed if table and name not in table[0]]
     if missing:
         raise MissingColumns(missing)
@@ -59,7 +60,13 @@ def predict(
     known = rows.INPUTS if suite == "training" else serving.INPUTS
     lines: list[Line] = []
     for number, row in enumerate(table, 1):
-        lines += answer({name: row.get(name) or "" for name in known})
+        asked = {name: row.get(name) or "" for name in known}
+        try:
+            lines += answer(asked)
+        except (ArithmeticError, LookupError, ValueError) as error:
+            # One odd cell must not lose a table of thousands.
+            why = f"cannot be modelled: {error or type(error).__name__}"
+            lines += _without(asked["id"], asked["measured_metric"].split("+"), None, why)
         done(number)
     return lines
 

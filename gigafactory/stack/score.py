@@ -6,6 +6,7 @@ each `dedup_group`; the rest is reported apart. The floor is what rows with iden
 differ by: no model that sees the inputs alone can be better.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,6 +77,8 @@ class Report:
     asked: int
     """Rows and metrics of the truth that are to be scored."""
     answered: int
+    not_scored: int
+    """Rows of the truth that are left out: not fully described, of tier C, or older reruns."""
     said_impossible: int
     """Rows that ran and were predicted not to fit."""
     pairs: list[Pair]
@@ -103,13 +106,16 @@ def score(predictions: Sequence[Row], truth: Sequence[Row]) -> Report:
             impossible.add(row["id"])
         if value is None or not row["predicted"]:
             continue
+        predicted, low, high = (float(row[name]) for name in ("predicted", "low", "high"))
+        if not (0 < predicted < math.inf and 0 <= low <= high < math.inf):
+            raise ValueError(f"{row['id']}: {predicted} in {low} to {high} is no prediction")
         pairs.append(
             Pair(
                 row["id"],
                 row["metric"],
-                float(row["predicted"]),
-                float(row["low"]),
-                float(row["high"]),
+                predicted,
+                low,
+                high,
                 value,
                 true["suite"],
                 true["gpu"],
@@ -147,6 +153,7 @@ def score(predictions: Sequence[Row], truth: Sequence[Row]) -> Report:
         floor_groups=len(spread),
         asked=len(asked),
         answered=len(good),
+        not_scored=sum(not (is_scored(row) and row["id"] in latest) for row in truth),
         said_impossible=len(impossible),
         pairs=pairs,
     )

@@ -45,6 +45,8 @@ def read(source: str | Path | Mapping[str, Any]) -> Model:
     if isinstance(source, Mapping):
         return _model(source, str(source.get("_name_or_path") or source.get("model_type")))
     path = Path(source)
+    if path.exists():
+        path = path.resolve()  # A config is called by its folder.
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():

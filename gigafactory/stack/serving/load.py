@@ -123,7 +123,7 @@ def serve(
         come = batch / cycle * (step_s * (1 + held) + each * arrivals)
         arrivals = np.clip(come, company, room_for)
     tpot = step_s / pace + others / np.maximum(new - 1, 1.0)
-    busy = np.minimum(batch * each / cycle, 0.95)
+    busy = np.minimum((batch - 1) * each / cycle, 0.95)  # A prompt waits for others only.
     wait = each / 2 * busy / (1 - busy)
     wave = common.first_wave * (batch - 1) / 2 * each
     queue = np.maximum(asked - batch, 0.0) / batch * cycle

@@ -188,7 +188,7 @@ def _fill(
 def _model(row: Mapping[str, str]) -> Model:
     """The row's own architecture, else its `model_key`, else its name."""
     shape = {
-        name: _whole(row, name)
+        name: _whole(row, name, least=0)
         for name in ("layers", "hidden", "ffn", "heads", "kv_heads", "experts", "topk", "vocab")
     }
     key = row.get("model_key") or ""
@@ -290,10 +290,14 @@ def _zero(row: Mapping[str, str], chosen: list[str]) -> int:
     return 1
 
 
-def _whole(row: Mapping[str, str], field: str) -> int | None:
-    text = (row.get(field) or "").strip()
-    found = re.match(r"\d+(\.\d+)?", text.replace(",", ""))
-    return int(float(found.group())) if found else None
+def _whole(row: Mapping[str, str], field: str, least: int = 1) -> int | None:
+    """The number in a cell; None where it is blank. Raises `Unanswerable` for anything else."""
+    text = (row.get(field) or "").strip().replace(",", "")
+    if not text:
+        return None
+    if not re.fullmatch(r"\d{1,18}(\.\d*)?(e\+?\d)?", text) or float(text) < least:
+        raise Unanswerable(f"{field} = {text!r} is not a number of at least {least}")
+    return int(float(text))
 
 
 def _needed(row: Mapping[str, str], field: str) -> int:

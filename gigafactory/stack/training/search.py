@@ -281,25 +281,24 @@ def chips_used(layout: Layout) -> int:
 
 
 def describe(layout: Layout) -> str:
-    """A layout in one line, defaults left out."""
+    """A layout in the words that `--layout` takes, defaults left out."""
     letters = {"tensor": "tp", "pipeline": "pp", "context": "cp", "expert": "ep", "data": "dp"}
+    letters |= {"virtual": "vpp", "microbatch": "mb"}
     words = [
         f"{letter}={getattr(layout, name):.0f}"
         for name, letter in letters.items()
         if getattr(layout, name) > 1
     ]
-    words.append(f"micro-batch {layout.microbatch:.0f}")
-    if layout.virtual > 1:
-        words.append(f"{layout.virtual:.0f} chunks a stage")
     if layout.recompute:
-        words.append(f"recompute {training.RECOMPUTE[int(layout.recompute)]}")
-    words.append(f"ZeRO {layout.zero:.0f}")
-    words += [
-        f"{part} offloaded" for part in ("optimizer", "activations") if _offloads(layout, part)
-    ]
+        words.append(f"recompute={training.RECOMPUTE[int(layout.recompute)]}")
+    if layout.zero != 1:
+        words.append(f"zero={layout.zero:.0f}")
+    offloads = [part for part in ("optimizer", "activations") if _offloads(layout, part)]
+    if offloads:
+        words.append(f"offload={'+'.join(offloads)}")
     if layout.tensor > 1 and not layout.sequence_parallel:
-        words.append("no sequence parallelism")
-    return ", ".join(words)
+        words.append("sp=0")
+    return ",".join(words) or "mb=1"
 
 
 def _offloads(layout: Layout, part: str) -> bool:

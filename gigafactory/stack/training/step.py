@@ -73,9 +73,9 @@ class Step:
         """Whether the fullest rank's bytes are there."""
         return self.memory_bytes <= usable_bytes(chip)
 
-    def mfu(self, chip: Chip, chips: Number) -> Number:
-        """Model FLOP/s over the chips' dense bfloat16 peak."""
-        return self.model_flops / self.step_s / chips / chip.peaks["bfloat16"]
+    def mfu(self, chip: Chip, chips: Number, dtype: str = "bfloat16") -> Number:
+        """Model FLOP/s over the chips' dense peak in `dtype`."""
+        return self.model_flops / self.step_s / chips / chip.peaks[dtype]
 
 
 PARTS = tuple(name for name in Step.__dataclass_fields__ if name.endswith("_s"))
