@@ -112,9 +112,15 @@ def layout(text: str | None, wanted: Any, chips: int) -> Any:
 
 
 def worker(
-    of: Any, silicon: Any, chips: int, precision: str | None, engine: str, text: str | None
+    of: Any,
+    silicon: Any,
+    chips: int,
+    precision: str | None,
+    engine: str,
+    text: str | None,
+    **settings: Any,
 ) -> Any:
-    """One worker as asked; else as many chips of a node as heads allow."""
+    """One worker as asked, else over a node as far as heads allow; `settings` of its engine."""
     from gigafactory.stack import serving
 
     if silicon.kind == "cpu":
@@ -148,6 +154,7 @@ def worker(
         ep=expert,
         precision=kept,
         engine=engine,
+        **settings,
     )
     if chosen.chips > chips:
         why = f"one worker takes tp*dp*pp = {chosen.chips} chips"

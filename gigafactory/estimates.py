@@ -129,11 +129,29 @@ def estimate_serve(
     precision: SERVED = None,
     engine: ENGINE = "vllm",
     layout: Annotated[
-        str | None, typer.Option(help="tp=8,ep=8,dp=8 of one replica; else one over all chips")
+        str | None, typer.Option(help="tp, pp, ep, dp of one worker: `tp=8,ep=8`; else one node")
     ] = None,
+    prefill: Annotated[
+        str | None, typer.Option(help="workers of their own for prompts: `tp=2`; see the next")
+    ] = None,
+    prefill_workers: Annotated[int, typer.Option(min=1, max=10**5, help="how many of them")] = 1,
+    prefix_hit: Annotated[
+        float, typer.Option(min=0, max=0.99, help="share of prompt tokens found in the cache")
+    ] = 0.0,
+    chunk: Annotated[
+        int, typer.Option(min=16, max=10**6, help="prompt tokens that one step takes at most")
+    ] = 8192,
+    drafts: Annotated[
+        int, typer.Option(min=0, max=16, help="tokens drafted ahead in a step (speculative)")
+    ] = 0,
+    acceptance: Annotated[
+        float, typer.Option(min=0, max=1, help="chance that a drafted token stands")
+    ] = 0.7,
     as_json: AS_JSON = False,
 ) -> None:
     """A service under load: time to first token, time per token, tokens a second, memory.
+
+    With `--prefill` prompts have workers of their own, and the other chips decode.
 
     Example: `gigafactory estimate serve qwen3-235b-a22b --on H200 --chips 8 --prompt 4000
     --new 1000 --concurrency 64`
@@ -144,9 +162,22 @@ def estimate_serve(
         from gigafactory.stack.serving import Load
 
         asked, chip = asking.model(model), asking.chip(on)
-        worker = asking.worker(asked, chip, chips, precision, engine, layout)
+        settings = {
+            "prefix_hit": prefix_hit,
+            "chunk_tokens": chunk,
+            "speculative_tokens": drafts,
+            "acceptance": acceptance,
+        }
+        first = None
+        if prefill:
+            first = asking.worker(asked, chip, chips, precision, engine, prefill, **settings)
+        rest = chips - (prefill_workers * first.chips if first else 0)
+        if rest < 1:
+            why = f"{prefill_workers} workers for prompts take them all"
+            raise asking.refused("no chip is left to decode", "--chips", why, "take more chips")
+        worker = asking.worker(asked, chip, rest, precision, engine, layout, **settings)
         load = Load(prompt_tokens=prompt, new_tokens=new, concurrency=concurrency)
-        told = answers.serve(asked, chip, chips, load, worker)
+        told = answers.serve(asked, chip, chips, load, worker, first, prefill_workers)
         say(told, as_json, lambda: screen.serving(told))
 
 

@@ -88,6 +88,21 @@ def test_one_request_waits_for_nobody():
     assert told["ttft_p99_s"] < 1.2 * told["ttft_s"]["value"]
 
 
+def test_what_an_engine_can_do_shows_in_its_figures():
+    words = (*SERVE, "--concurrency", "64")
+    plain = ask(*words)
+    cached = ask(*words, "--prefix-hit", "0.9")
+    assert cached["ttft_s"]["value"] < 0.7 * plain["ttft_s"]["value"]
+    drafted = ask(*words, "--drafts", "2", "--acceptance", "0.8")
+    assert drafted["tpot_s"]["value"] < 0.9 * plain["tpot_s"]["value"]
+    pools = ("--chips", "16", "--prefill", "tp=4", "--prefill-workers", "2", "--layout", "tp=8")
+    apart = ask(*words, *pools)
+    assert apart["layout_text"].startswith("prefill 2 × ")
+    assert apart["chips"] == 16
+    assert apart["tpot_s"]["value"] < plain["tpot_s"]["value"]  # no prompts of others
+    assert "left" in refusal(*words, "--prefill", "tp=8")["what"]
+
+
 def test_what_does_not_fit_says_so_first():
     shown = run("estimate", "serve", "deepseek-v3", "--on", "H100", "--chips", "8").output
     assert shown.startswith("does not fit")

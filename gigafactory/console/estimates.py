@@ -84,7 +84,7 @@ def serving(told: Json) -> RenderableType:
     load = f"{told['prompt_tokens']:,} tokens in, {told['new_tokens']:,} out, "
     at_once = told["concurrency"]
     load += f"{at_once:,} at once" if at_once else f"as many as fit ({told['batch']:,.0f})"
-    where = f"{told['workers']} × {told['layout_text']} with {told['engine']}; {load}"
+    where = f"{told['layout_text']} with {told['engine']}; {load}"
     table = _table("", "mean", "80 %", "P90", "P99")
     for name, key in (("time to first token", "ttft"), ("time per token", "tpot")):
         figure = told[f"{key}_s"]

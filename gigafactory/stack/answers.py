@@ -90,24 +90,31 @@ def serve(
     chips: int,
     load: serving.Load,
     worker: serving.Deployment,
+    prefill: serving.Deployment | None = None,
+    prefill_workers: int = 0,
 ) -> Json:
-    """A service of as many workers as `chips` hold, under a load."""
-    workers = chips // worker.chips
-    served = serving.serve(model, chip, worker, load, workers)
-    asked = serving.Request(model, chip, load, worker, workers, None, 0, ())
+    """A service of as many workers as `chips` hold, under a load.
+
+    With `prefill`, so many workers of that kind take the prompts in, and the rest decodes.
+    """
+    apart = prefill_workers * prefill.chips if prefill else 0
+    workers = (chips - apart) // worker.chips
+    asked = serving.Request(model, chip, load, worker, workers, prefill, prefill_workers, ())
+    served = serving.predict(asked)
+    pools = f"prefill {prefill_workers} × {serving.describe(prefill)}, decode " if prefill else ""
     room = serving.memory(model, chip, worker)
     return _served(served, asked) | {
         **_model(model),
         "chip": chip.name,
-        "chips": workers * worker.chips,
-        "chips_idle": chips - workers * worker.chips,
+        "chips": apart + workers * worker.chips,
+        "chips_idle": chips - apart - workers * worker.chips,
         "prompt_tokens": load.prompt_tokens,
         "new_tokens": load.new_tokens,
         "concurrency": load.concurrency,
         "precision": worker.precision,
         "engine": worker.engine,
         "workers": workers,
-        "layout_text": serving.describe(worker),
+        "layout_text": f"{pools}{workers} × {serving.describe(worker)}",
         "weight_bytes_per_chip": room.weight_bytes,
         "cache_bytes_per_chip": max(room.free_bytes, 0.0),
         "sequences_that_fit": float(

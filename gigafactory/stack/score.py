@@ -179,7 +179,7 @@ def is_scored(row: Row) -> bool:
     if "isl" not in row:
         needed = ("gpu", "n_gpus", "tp", "pp", "seq_len", "global_batch_tokens")
         return all(row.get(name) for name in needed)
-    if not (row.get("gpu") and row.get("isl") and row.get("osl")):
+    if not all(row.get(name) for name in ("gpu", "n_gpus", "isl", "osl")):
         return False
     split = row.get("tp") or (row.get("prefill_tp") and row.get("decode_tp"))
     offline = (row.get("scenario") or "").startswith("offline max throughput")

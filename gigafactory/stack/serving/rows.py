@@ -102,6 +102,9 @@ PATIENCE_S = 6.0
 OFFLINE_BATCH = 2048
 
 
+COMPILED = "trtllm-0"
+
+
 class UnreadableRow(ValueError):
     """A row that does not say what is needed, or says what is not known."""
 
@@ -145,6 +148,8 @@ def from_row(row: Mapping[str, str]) -> Request:
     if precision not in PRECISIONS:
         raise UnreadableRow("precision", precision, ", ".join(PRECISIONS))
     engine = engine_of(row.get("engine", ""), row.get("engine_version", ""))
+    if engine == COMPILED:
+        model = _without_windows(model)
     load = _load(row, model, chosen)
     blank = Deployment(precision=PRECISIONS[precision], engine=engine)
     total = _count(row, "n_gpus")
@@ -177,6 +182,15 @@ def predict(request: Request) -> Serving:
     )
 
 
+def _without_windows(model: Model) -> Model:
+    """The model as plans compiled ahead run it: all of the cache, unless told otherwise.
+
+    Source: TensorRT-LLM 0.17, docs, `--max_attention_window_size`, off by default.
+    """
+    blocks = tuple(replace(run, mixer=replace(run.mixer, window=None)) for run in model.blocks)
+    return replace(model, blocks=blocks)
+
+
 def engine_of(engine: str, version: str) -> str:
     """The name of an engine's constants: versions of TensorRT-LLM have their own."""
     name = engine.lower()
@@ -187,7 +201,7 @@ def engine_of(engine: str, version: str) -> str:
     if "tensorrt" in name or "trt" in name:
         # Up to 0.2x plans are compiled ahead and run from C++; from 1.0 on PyTorch runs them.
         if "tensorrt" in name or re.match(r"0\.[12]\d", version.removeprefix("v")):
-            return "trtllm-0"
+            return COMPILED
         return "trtllm-1.0" if version.removeprefix("v").startswith("1.0") else "trtllm"
     if name in ("deepseek", ""):
         return "sglang" if name else "vllm"

@@ -8,9 +8,12 @@ written, Korthikanti et al. 2022, arXiv:2205.05198.
 import numpy as np
 
 from gigafactory.stack.models import FeedForward, Layers, Mixer
-from gigafactory.stack.training.flops import scores
+from gigafactory.stack.training.flops import attention_per_token
 from gigafactory.stack.training.job import Number
 from gigafactory.stack.training.rank import Rank
+
+CHUNKED = 1.4
+"""Kernels cut a recurrence into chunks, and do that much more arithmetic than it has."""
 
 
 def matmul_s(at: Rank, m: Number, k: Number, n: Number, dtype: str) -> Number:
@@ -52,7 +55,9 @@ def attention_s(at: Rank, mixer: Mixer) -> Number:
     if mixer.kind == "none":
         return 0.0
     tokens = at.tokens / at.tensor
-    flops = tokens * scores(mixer, at.job.attended)
+    flops = tokens * attention_per_token(mixer, at.job.attended)
+    if mixer.kind in ("linear", "ssm"):
+        flops = CHUNKED * flops
     peak = at.chip.flop_per_s["bfloat16"]
     if at.job.flash or mixer.kind not in ("attention", "mla"):
         narrow = min(1.0, mixer.qk_dim / 128) ** at.c["narrow_heads"]
