@@ -84,6 +84,15 @@ def job(name: str, on: str, sequence: int, batch: int, precision: str, task: str
     return training.Job(model(name), sequence, batch, wanted, task), silicon
 
 
+def enough(on: str, count: int) -> None:
+    """Refuse more cores than this machine has."""
+    from gigafactory.stack import chips
+
+    if on == chips.THIS_MACHINE and count > (most := _this_machine().chips_per_node):
+        why = f"this machine has {most} cores"
+        raise refused(f"there are no {count} cores", "--chips", why, f"write --chips {most}")
+
+
 def layout(text: str | None, wanted: Any, chips: int) -> Any:
     """The layout that was asked for, data parallel over what is left; None to search."""
     from gigafactory.stack import training
@@ -173,12 +182,15 @@ def chip(name: str) -> Any:
     """A chip of the catalog, or this machine's."""
     from gigafactory.stack import chips
 
-    if name == chips.THIS_MACHINE:
-        from gigafactory.works import calibrate
-        from gigafactory.works.home import Home
+    return _this_machine().chip if name == chips.THIS_MACHINE else chips.chip(name)
 
-        return chips.system(name, calibrate.load(Home.default().path)).chip
-    return chips.chip(name)
+
+def _this_machine() -> Any:
+    from gigafactory.stack import chips
+    from gigafactory.works import calibrate
+    from gigafactory.works.home import Home
+
+    return chips.system(chips.THIS_MACHINE, calibrate.load(Home.default().path))
 
 
 def quantity(text: str, unit: str, where: str, example: str, least: float) -> float:

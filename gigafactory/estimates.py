@@ -76,6 +76,7 @@ def estimate_train(
         from gigafactory.stack import answers
 
         job, chip = asking.job(model, on, sequence, batch, precision, task)
+        asking.enough(on, chips)
         length = asking.quantity(tokens, "token", "--tokens", "15T", 1) if tokens else None
         told = answers.train(job, chip, chips, asking.layout(layout, job, chips), length)
         say(told, as_json, lambda: screen.training(told))
@@ -109,6 +110,10 @@ def search_training(
 
         asking.one_of("objective", objective, OBJECTIVES)
         job, chip = asking.job(model, on, sequence, batch, precision, task)
+        if chip.kind == "cpu":
+            why = "ranks on cores all lie alike"
+            hint = "`gigafactory estimate train` tells how long"
+            raise asking.refused(f"nothing to search on {chip.name}", "--on", why, hint)
         limit = asking.quantity(memory, "B", "--memory", "64 GB", 1e9) if memory else None
         with _working("searching", as_json):
             told = answers.best_train(job, chip, chips or [8], objective, limit)

@@ -179,6 +179,8 @@ def test_every_answer_is_shown_as_a_page(words):
         ((*SERVE, "--layout", "tp=4,tp=8"), "twice", "one of them"),
         (("estimate", "serve", "llama3-8b", "--on", "A100", "--precision", "fp8"), "fp8", "bf16"),
         (("estimate", "serve", "llama3-8b", "--on", "this-machine"), "cpu", "GPU"),
+        (("estimate", "train", "llama3-8b", "--on", "this-machine"), "8 cores", "--chips 2"),
+        (("search", "training", "llama3-8b", "--on", "this-machine"), "cpu", "estimate"),
         ((*TRAIN, "--tokens", "-1T"), "range", "15T"),
         ((*TRAIN, "--tokens", "1e400"), "", "15T"),
         ((*TRAIN, "--precision", "MXFP8"), "MXFP8", "FP8"),
