@@ -253,3 +253,30 @@ def test_every_point_of_a_curve_has_a_source():
         assert row["source"]
         assert row["as_of"]
         assert float(row["value"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("spelt", "name"),
+    [
+        ("A100-SXM4-80GB", "A100-80 SXM"),
+        ("A100-80GB-PCIe", "A100-80 PCIe"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("h100-nvl", "H100 NVL"),
+        ("H100-SXM5", "H100 SXM"),
+        ("A800-80GB", "A800-80 SXM"),
+        ("A800", "A800-80 SXM"),
+        ("A100-40GB", "A100-40 SXM"),
+        ("AMD Instinct MI300X", "MI300X"),
+        ("GH200 96GB", "GH200"),
+        ("B200-180GB", "B200"),
+    ],
+)
+def test_a_chip_is_found_as_people_spell_it(spelt, name):
+    assert chips.chip(spelt).name == name
+
+
+@pytest.mark.parametrize("name", chips.chip_names())
+def test_every_name_and_alias_leads_home(name):
+    one = chips.chip(name)
+    assert one.name == name
+    assert all(chips.chip(alias).name == name for alias in one.aliases)

@@ -6,7 +6,8 @@ Sources: each fact's own, in `data/chips.csv` and `data/systems.csv`.
 """
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -161,7 +162,10 @@ def system(name: str, measured: Mapping[str, Any] | None = None) -> System:
 
 
 def chip(name: str) -> Chip:
-    """The chip of this name or alias in `data/chips.csv`; capitals do not matter."""
+    """The chip of this name or alias in `data/chips.csv`, as freely spelt as people do.
+
+    Capitals, signs, makers, `SXM5` and the GB after a memory do not matter: `A100-SXM4-80GB`.
+    """
     return _chip(_found("chips", name))
 
 
@@ -184,17 +188,24 @@ def needed(one: Chip, quantity: str) -> float:
 
 def _found(table: str, name: str) -> str:
     spelt = _spelt(table)
-    if name.lower() not in spelt:
+    known = spelt.get(name.lower()) or _spelt(table, _squeezed).get(_squeezed(name))
+    if known is None:
         raise UnknownChip(name, list(facts.by_subject(table)) + _all_aliases(table))
-    return spelt[name.lower()]
+    return known
 
 
 @cache
-def _spelt(table: str) -> dict[str, str]:
-    """Name or alias in small letters -> name. A name goes before an alias."""
+def _spelt(table: str, spelling: Callable[[str], str] = str.lower) -> dict[str, str]:
+    """Name or alias as spelt -> name. A name goes before an alias."""
     subjects = facts.by_subject(table)
-    spelt = {alias.lower(): name for name, of in subjects.items() for alias in _aliases(of)}
-    return spelt | {name.lower(): name for name in subjects}
+    spelt = {spelling(alias): name for name, of in subjects.items() for alias in _aliases(of)}
+    return spelt | {spelling(name): name for name in subjects}
+
+
+def _squeezed(name: str) -> str:
+    """What is left of a name without makers, sockets, units and signs."""
+    bare = re.sub(r"nvidia|amd|instinct|google|huawei|sxm\d?|(?<=\d)\s?gb\b", "", name.lower())
+    return re.sub(r"[^a-z0-9]", "", bare)
 
 
 def _all_aliases(table: str) -> list[str]:

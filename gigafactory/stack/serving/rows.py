@@ -91,7 +91,7 @@ DATASET_TOKENS = {
     "deepseek-v3": (800, 3880),
 }
 # Chips whose GPU is that of another.
-ALIKE = {"GH200": "H200", "GH200 SXM": "H200", "GH200 144GB": "H200"}
+ALIKE = {"GH200 144GB": "H200"}
 # Drafted tokens of models that are served with their own draft layer where prefill is apart.
 DRAFTS = {"deepseek-v3": 1}
 # For pace: so many decode workers, of so many sequences each at most, on so few prefill workers.
@@ -100,8 +100,7 @@ FEW_WORKERS, CROWD, FEW_PREFILL = 4, 192.0, 3.0
 PATIENCE_S = 6.0
 # Offline tests run until memory is full: benchmark drivers admit this many sequences at most.
 OFFLINE_BATCH = 2048
-
-
+# The engine whose plans are compiled ahead.
 COMPILED = "trtllm-0"
 
 
