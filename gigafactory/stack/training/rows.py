@@ -201,25 +201,32 @@ def _model(row: Mapping[str, str]) -> Model:
     ):
         return known
     if shape["layers"] and shape["hidden"]:
-        hidden = shape["hidden"]
-        return models.of_shape(
-            key or row.get("model") or "unnamed",
-            layers=shape["layers"],
-            hidden=hidden,
-            ffn=shape["ffn"] or 4 * hidden,
-            heads=shape["heads"] or max(hidden // 128, 1),
-            kv_heads=shape["kv_heads"],
-            vocabulary=shape["vocab"] or 51200,
-            experts=shape["experts"] or 0,
-            experts_per_token=shape["topk"] or 0,
-            gated=(shape["ffn"] or 4 * hidden) != 4 * hidden,
-            tied=True,
-        )
+        return _of_columns(key or row.get("model") or "unnamed", shape, known)
     name = row.get("model") or ""
     try:
         return models.read(re.sub(r"[\s_]+", "-", name.lower().split("/")[-1]))
     except models.UnknownModel:
         raise Unanswerable(f"no architecture is known of {key or name!r}") from None
+
+
+def _of_columns(name: str, shape: Mapping[str, int | None], like: Model | None) -> Model:
+    """The architecture that a row gives; what it leaves blank is as in `like`, or as in GPT-3."""
+    layers, hidden = shape["layers"] or 0, shape["hidden"] or 0
+    wide = hidden == like.hidden if like else False
+    ffn = shape["ffn"] or 4 * hidden
+    return models.of_shape(
+        name,
+        layers=layers,
+        hidden=hidden,
+        ffn=ffn,
+        heads=shape["heads"] or (like.heads if like and wide else max(hidden // 128, 1)),
+        kv_heads=shape["kv_heads"],
+        vocabulary=shape["vocab"] or (like.vocabulary if like else 51200),
+        experts=shape["experts"] or 0,
+        experts_per_token=shape["topk"] or 0,
+        gated=ffn != 4 * hidden,
+        tied=like.tied if like else True,
+    )
 
 
 def _chip(row: Mapping[str, str]) -> Chip:
