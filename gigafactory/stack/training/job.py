@@ -4,8 +4,10 @@ A job's year says what the software of its time could do: which kernels keep sco
 which traffic is hidden, what runs without its host.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from gigafactory.stack.models import Model
@@ -158,19 +160,22 @@ def check(job: Job, chips: int, layout: Layout) -> None:
     )
     if not 1 <= layout.pipeline <= job.model.layers:
         why = f"the model has {job.model.layers} layers"
-        raise BadLayout("pp", layout.pipeline, why, _divisors(job.model.layers))
+        raise BadLayout("pp", layout.pipeline, why, divisors(job.model.layers))
     for field, value, whole, of in rules:
         if value < 1 or whole % value:
-            raise BadLayout(field, value, f"does not divide {of}", _divisors(int(whole)))
+            raise BadLayout(field, value, f"does not divide {of}", divisors(int(whole)))
     if used * layout.data != chips:
         why = f"tp*pp*cp*dp is {used * layout.data}, not the {chips} chips"
         raise BadLayout("dp", layout.data, why, [chips // used] if chips % used == 0 else [])
     if job.batch % share:
         why = f"dp*mb = {share} does not divide {job.batch} sequences of a step"
-        raise BadLayout("dp", layout.data, why, _divisors(int(job.batch // layout.microbatch)))
+        raise BadLayout("dp", layout.data, why, divisors(int(job.batch // layout.microbatch)))
     if layout.zero not in range(4):
         raise BadLayout("zero", layout.zero, "ZeRO has stages 0 to 3", range(4))
 
 
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
+@cache
+def divisors(number: int) -> list[int]:
+    """Of a whole number, in order."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
