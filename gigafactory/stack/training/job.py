@@ -87,11 +87,6 @@ class Job:
         return self.year >= 2024
 
     @property
-    def balanced(self) -> bool:
-        """PyTorch's context parallelism deals out the causal triangle evenly."""
-        return self.year >= 2025
-
-    @property
     def dispatched(self) -> bool:
         """Dispatchers such as DeepEP send a token to each rank once."""
         return self.year >= 2025

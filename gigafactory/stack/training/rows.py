@@ -26,6 +26,7 @@ PLAIN = {"offload_optimizer": 0, "offload_activations": 0, "zero": 1, "context":
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "step_time_s")
 EIGHT_BIT_SINCE = 2024
 INTERLEAVED_SINCE = 2024
+IDLE_MOST = 0.25
 CAUSAL_COUNT_SINCE = 2025
 """From then on published TFLOP/s count attention as the causal half; before, as the square."""
 
@@ -100,9 +101,10 @@ def question(row: Mapping[str, str]) -> Question:
         zero=zero,
         sequence_parallel=split["tp"] > 1 and year >= 2022,
     )
-    filled, words = _fill(row, job, chip, layout, microbatch, chosen)
-    asked = Question(job, chip, count, filled, words)
-    return asked if split["vpp"] else _interleaved(asked)
+    if not split["vpp"] and (chunks := _chunks(job, layout)) > 1:
+        layout = replace(layout, virtual=chunks)
+        chosen.append(f"{chunks} chunks a stage")
+    return Question(job, chip, count, *_fill(row, job, chip, layout, microbatch, chosen))
 
 
 def answer(question: Question, metric: str, step: Step) -> float:
@@ -257,21 +259,23 @@ def _year(row: Mapping[str, str]) -> float:
     return (_whole(row, "year") or 2026) + 0.5
 
 
-def _interleaved(question: Question) -> Question:
-    """The run with its stages in chunks, where nobody would leave them whole.
+def _chunks(job: Job, layout: Layout) -> int:
+    """Interleaving where a row does not tell it.
 
-    Tables of finetuning do not tell it at all; and since interleaving is usual (2024), a pipeline
-    that idles for more than a fifth of the step has it.
+    Tables of finetuning never do, and their recipes are those of pretraining: as fine as layers
+    allow, up to ten. Since interleaving is usual (2024), a pipeline that would idle for a quarter
+    of its work has as few chunks as bring it below that: more cost memory and traffic.
     """
-    job, layout = question.job, question.layout
-    idle = (layout.pipeline - 1) * layout.data * layout.microbatch / job.batch
-    usual = job.year >= INTERLEAVED_SINCE and layout.zero < 3 and idle > 0.25
-    if layout.pipeline == 1 or (not usual and job.task == "pretrain"):
-        return question
+    if layout.pipeline == 1:
+        return 1
     each = max(round(job.model.layers / layout.pipeline), 1)
-    chunks = max(n for n in range(1, 11) if each % n == 0)
-    chosen = (*question.chosen, f"{chunks} chunks a stage")
-    return replace(question, layout=replace(layout, virtual=chunks), chosen=chosen)
+    counts = [n for n in range(1, 11) if each % n == 0]
+    if job.task != "pretrain":
+        return counts[-1]
+    if job.year < INTERLEAVED_SINCE or layout.zero >= 3:
+        return 1
+    idle = (layout.pipeline - 1) * layout.data * layout.microbatch / job.batch
+    return next((n for n in counts if idle / n <= IDLE_MOST), counts[-1])
 
 
 def _experts_apart(model: Model, ranks: int) -> int:

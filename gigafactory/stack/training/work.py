@@ -12,6 +12,8 @@ from gigafactory.stack.training.flops import attention_per_token
 from gigafactory.stack.training.job import Number
 from gigafactory.stack.training.rank import Rank
 
+NATIVE_ATTENTION = 2023.5
+"""PyTorch's own stack (FSDP) stayed with the kernel of then, FlashAttention-2."""
 CHUNKED = 1.4
 """Kernels cut a recurrence into chunks, and do that much more arithmetic than it has."""
 
@@ -61,11 +63,9 @@ def attention_s(at: Rank, mixer: Mixer) -> Number:
     peak = at.chip.flop_per_s["bfloat16"]
     if at.job.flash or mixer.kind not in ("attention", "mla"):
         narrow = min(1.0, mixer.qk_dim / 128) ** at.c["narrow_heads"]
-        share = at.c["attention"] * at.c["attention_yearly"] ** max(2025.5 - at.job.year, 0)
-        # PyTorch's ring of plain chunks leaves the last rank with twice the mean work.
-        plain = (at.zero >= 3) & (not at.job.balanced)
-        ring = np.where(plain, 2 - 1 / at.context, 1.0)
-        return ring * flops / (peak * share * narrow)
+        own = np.where(at.zero >= 3, min(at.job.year, NATIVE_ATTENTION), at.job.year)
+        share = at.c["attention"] * at.c["attention_yearly"] ** np.maximum(2025.5 - own, 0.0)
+        return flops / (peak * share * narrow)
     # The whole square, masked after. Scores are written, read and written by the softmax,
     # then by dropout, and read: half precision.
     rate = peak * at.c["matmul_bfloat16"] * mixer.qk_dim / (mixer.qk_dim + at.c["tile_k"])
