@@ -6,6 +6,7 @@ Sources: activations, Korthikanti et al. 2022, arXiv:2205.05198; sharding, Rajbh
 
 import numpy as np
 
+from gigafactory.stack import models
 from gigafactory.stack.models import Layers
 from gigafactory.stack.training.job import FEED_FORWARD, FULL, NONE, SELECTIVE, Number
 from gigafactory.stack.training.rank import Rank
@@ -69,25 +70,22 @@ def activations_bytes(at: Rank) -> Number:
 
 
 def layer_bytes(at: Rank, layers: Layers, recompute: int) -> Number:
-    """Activations of one layer that are kept, per microbatch (Korthikanti, section 4)."""
-    hidden, forward, mixer = at.model.hidden, layers.feed_forward, layers.mixer
+    """Activations of one layer that are kept, per microbatch.
+
+    What `models.kept` counts; inputs of products in the precision that they are multiplied in,
+    the rest in 16 bit. Scores, where they are written: 5 bytes each (Korthikanti, section 4).
+    """
+    forward, mixer = layers.feed_forward, layers.mixer
+    kept = models.kept(layers, at.model.hidden)
     here = at.tokens / at.tensor
     item = 1.0 if at.job.low else 2.0
-    inside = sum(outputs for _, outputs in mixer.projections[:-1])
-    kept = at.tokens / at.spread * hidden * (2 * item + 4.0)
-    values = mixer.heads * mixer.v_dim
-    kept = kept + here * (2.0 * inside + (2.0 + at.job.low) * values)
+    size = at.tokens / at.spread * kept.residual * (item + 2.0) / 2  # in and out of norms
+    size = size + here * (2.0 * kept.mixer + at.job.low * mixer.heads * mixer.v_dim)
     if not at.job.flash and mixer.kind == "attention" and recompute == NONE:
-        kept = kept + here * mixer.heads * at.job.sequence * 5.0
+        size = size + here * mixer.heads * at.job.sequence * 5.0
     if recompute == FEED_FORWARD:
-        return kept
-    up = 2 if forward.gated else 1
-    dense = forward.shared_width if forward.experts else forward.width
-    again = recompute == SELECTIVE and at.job.flash
-    kept = kept + here * dense * (2.0 * up + (0.0 if again else item))
-    if forward.experts:
-        routed = here * forward.experts_per_token
-        width = forward.latent or hidden
-        kept = kept + routed * (item * width + (0.0 if again else 2.0 * width))
-        kept = kept + routed * forward.width * (2.0 * up + (0.0 if again else item))
-    return kept
+        return size
+    # Of gate, up and their product, the product alone is multiplied, and is computed again.
+    wide = 3.0 if forward.gated else 2.0
+    product = 0.0 if recompute == SELECTIVE and at.job.flash else item
+    return size + here * (kept.feed_forward + kept.routed) * (2.0 * (wide - 1) + product) / wide
