@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from gigafactory.stack.score import Pair
+from gigafactory.stack.score import Pair, kind
 
-WIDTH, HEIGHT = 860, 420
-LEFT, RIGHT, TOP, BOTTOM = 56, 190, 28, 46
+WIDTH, HEIGHT = 900, 420
+LEFT, RIGHT, TOP, BOTTOM = 56, 230, 28, 46
 SPAN = 2.5  # the plot reaches from 1/SPAN to SPAN; what lies beyond is drawn at the edge
 STYLE = """
 svg { font: 12px system-ui, sans-serif; fill: #24292f; background: #fff }
@@ -26,8 +26,8 @@ circle { opacity: .8 }
 
 
 def svg(pairs: Sequence[Pair], title: str = "predicted over measured") -> str:
-    """The plot; a circle for each pair, its 80 % interval as a line, suites by colour."""
-    suites = sorted({pair.suite for pair in pairs})
+    """A circle for each pair, its 80 % interval as a line; suite and metric by colour."""
+    suites = sorted({_suite(pair) for pair in pairs})
     # Neighbours in the list far apart in hue, and light and dark in turn.
     colour = {
         suite: f"hsl({number * 137.5 % 360:.0f} 62% {38 + 16 * (number % 2)}%)"
@@ -38,7 +38,7 @@ def svg(pairs: Sequence[Pair], title: str = "predicted over measured") -> str:
     for pair in sorted(pairs, key=lambda pair: pair.id):
         x = _x(pair.measured, low, high)
         bounds = [_y(bound / pair.measured) for bound in (pair.low, pair.high)]
-        y, ink = _y(pair.predicted / pair.measured), colour[pair.suite]
+        y, ink = _y(pair.predicted / pair.measured), colour[_suite(pair)]
         said = (
             f"{pair.id}: {pair.metric} {pair.predicted:.4g} predicted, {pair.measured:.4g} measured"
         )
@@ -59,6 +59,10 @@ def svg(pairs: Sequence[Pair], title: str = "predicted over measured") -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(title)}"><style>{STYLE}</style>{"".join(parts)}</svg>\n'
     )
+
+
+def _suite(pair: Pair) -> str:
+    return f"{pair.suite} {kind(pair.metric)}"
 
 
 def _frame(title: str, low: int, high: int) -> str:
