@@ -322,6 +322,6 @@ def test_the_front_is_what_no_point_dominates(space):
         behind |= np.all(one <= points[:, :3] * (1 + 1e-8), axis=1)
     assert behind.all()
     for point in front[:3]:
-        step = search._step(job, chip, point.layout)
+        step = training.step(job, chip, point.layout)
         assert float(step.step_s) == pytest.approx(point.step_s)
         assert float(step.memory_bytes) == pytest.approx(point.memory_bytes)

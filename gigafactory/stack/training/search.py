@@ -26,7 +26,7 @@ which differs between an array and a part of it, does not choose. s, B, J. Model
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,8 @@ class Found:
     @property
     def batch(self) -> int:
         """Sequences that its data ranks have room for: the job's, where they divide it."""
-        return int(_filled(self.job, self.layout).batch)
+        at_once = self.layout.data * self.layout.microbatch
+        return int(-(-self.job.batch // at_once) * at_once)
 
     @property
     def tokens_per_s(self) -> float:
@@ -299,7 +300,7 @@ class _Space:
 
     def steps(self, table: Table, modes: Mapping[str, tuple[int, ...]]) -> Step:
         """Their steps."""
-        return _step(self.job, self.chip, self.layouts(table, modes))
+        return training.step(self.job, self.chip, self.layouts(table, modes))
 
     def scores(self, rows: npt.NDArray[np.int64]) -> tuple[Table, Table, int]:
         """Of shapes: the lowest value, the value at all modes, and how many points fit.
@@ -340,7 +341,7 @@ class _Space:
     def frugal(self, table: Table) -> dict[str, Number]:
         """Memory of shapes at their most frugal modes, by what it holds."""
         laid_out = self.layouts(table, self.pinned(FRUGAL))
-        return training.memory(_filled(self.job, laid_out), self.chip, laid_out)
+        return training.memory(self.job, self.chip, laid_out)
 
     def used(self) -> Table:
         """Chips of every shape."""
@@ -373,7 +374,7 @@ class _Space:
         if not leaders.kept:
             raise self.nothing_fits()
         layouts = [self.layout(row, mode) for row, mode in leaders.two()]
-        steps = [_step(self.job, self.chip, layout) for layout in layouts]
+        steps = [training.step(self.job, self.chip, layout) for layout in layouts]
         return Found(
             self.job,
             self.chip,
@@ -452,19 +453,6 @@ class _Leaders:
             left.remove(winner)
             chosen.append((winner[1], winner[2]))
         return chosen
-
-
-def _step(job: Job, chip: Chip, layout: Layout) -> Step:
-    """One step, as long as the fullest data rank takes."""
-    step = training.step(_filled(job, layout), chip, layout)
-    return replace(step, model_flops=training.model_flops(job))
-
-
-def _filled(job: Job, layout: Layout) -> Job:
-    """The job as if all data ranks were as full as the fullest, where they differ."""
-    at_once = layout.data * layout.microbatch
-    batch: Any = np.ceil(job.batch / at_once) * at_once
-    return replace(job, batch=batch)
 
 
 def _used(table: Table) -> Table:
