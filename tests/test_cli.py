@@ -84,6 +84,12 @@ def test_the_grouped_commands_are_those_of_the_manual():
     assert GROUPED == ["estimate serve", "estimate train", "search serving", "search training"]
 
 
+def test_a_model_is_planned_by_any_name_that_has_a_config():
+    name = "models.mini-moe.config"
+    assert json.loads(run("plan", "h100-8", "--set", f"{name}=llama3-8b", "--json").stdout)["jobs"]
+    assert "mini-moe" in refusal("plan", "h100-8", "--set", f"{name}=gpt3-175b")["what"]
+
+
 def test_check_says_that_a_good_blueprint_is_good():
     assert json.loads(run("check", "laptop", "--json").stdout)["ok"]
 

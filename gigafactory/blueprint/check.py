@@ -87,6 +87,8 @@ def _models(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
         place = ("models", name, "config")
         path = folder / source.config if isinstance(source.config, str) else None
         try:
+            if isinstance(source.config, str) and not (path and path.exists()):
+                models.shipped_config(source.config)  # A shape without a config cannot be trained.
             models.read(path if path and path.exists() else source.config)
         except models.UnknownModel as error:
             yield (

@@ -165,7 +165,7 @@ def resolve(blueprint: Blueprint, name: str, work: AnyWorkload) -> JobSpec:
     source = blueprint.models[trained.model]
     config = source.config
     if isinstance(config, str):
-        config = json.loads((models.CONFIGS / f"{config}.json").read_text(encoding="utf-8"))
+        config = models.shipped_config(config)
     model = Model(name=trained.model, config=config, weights=source.weights)
     return JobSpec(name=name, work=work, model=model)
 
