@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gigafactory import estimates
+from gigafactory import estimates, lawful
 from gigafactory.door import AS_JSON, door, out, say
 from gigafactory.faults import Fault, Refused, nearest
 
@@ -33,6 +33,7 @@ app = typer.Typer(
     `gigafactory estimate train llama3-70b --on H100 --chips 64` asks the model behind it.""",
 )
 estimates.mount(app)
+lawful.mount(app)
 
 
 def main() -> None:

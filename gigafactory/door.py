@@ -43,6 +43,17 @@ def door(as_json: bool) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def say(value: Any, as_json: bool, shown: Callable[[], Any]) -> None:
     """Print `value` as JSON, or what `shown()` makes of it."""
     if as_json:

@@ -17,7 +17,7 @@ from gigafactory.blueprint.schema import (
     Workload,
 )
 from gigafactory.faults import nearest
-from gigafactory.stack import chips, models, sites
+from gigafactory.stack import chips, law, models, sites
 
 Found = tuple[tuple, str, str, str]
 # What each suite measures, so that a misspelt gate is told before an hour is spent.
@@ -61,6 +61,7 @@ def _sites(blueprint: Blueprint) -> Iterator[Found]:
                     "so it has no carbon or PUE for it",
                     "state `carbon` and `pue` of the site",
                 )
+    yield from _countries(blueprint)
     for place, system in systems:
         if system not in chips.names():
             yield (
@@ -69,6 +70,17 @@ def _sites(blueprint: Blueprint) -> Iterator[Found]:
                 "it is not in the catalog",
                 nearest(system, chips.names()),
             )
+
+
+def _countries(blueprint: Blueprint) -> Iterator[Found]:
+    """The law must know whose the factory is and where it stands."""
+    known = law.countries()
+    named: list[tuple[tuple, str]] = [(("owner",), blueprint.owner)]
+    named += [(("sites", name, "country"), site.country) for name, site in blueprint.sites.items()]
+    for place, code in named:
+        if code not in known:
+            why = "it is no ISO 3166-1 code"
+            yield place, f"there is no country {code!r}", why, nearest(code, known)
 
 
 def _currency(blueprint: Blueprint, place: tuple, currency: str) -> Iterator[Found]:

@@ -222,11 +222,14 @@ def _unlawful(blueprint: Blueprint, where: Where, chip: chips.Chip) -> str | Non
     if where.system == chips.THIS_MACHINE:
         return None
     country = blueprint.sites[where.site].country
-    verdict = law.verdict(chip, country, blueprint.owner, blueprint.start)
-    if verdict.may_stand:
+    ruling = law.judge(law.Question(chip, country, blueprint.owner, blueprint.start))
+    if ruling.may_stand:
         return None
+    verdict = ruling.strictest
     outcome = verdict.outcome.replace("_", " ")
-    return f"{chip.name} in {country} for {blueprint.owner}: {outcome} ({verdict.rule})"
+    missing = f", {', '.join(verdict.missing)} missing" if verdict.missing else ""
+    by = verdict.rule_id + missing
+    return f"{chip.name} in {country} for {blueprint.owner}: {outcome} ({by})"
 
 
 def _no_place(spec: JobSpec, allowed: list[Where], reasons: list[str]) -> Fault:

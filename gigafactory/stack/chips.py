@@ -178,6 +178,11 @@ def node_of(one: Chip | str) -> System:
     raise UnknownFigure(name, "usual system")
 
 
+def changed(one: Chip, **fields: Any) -> Chip:
+    """The same chip with other `fields`; what is unknown of it goes along, unread."""
+    return Chip(**{**vars(one), **fields})
+
+
 def needed(one: Chip, quantity: str) -> float:
     """Figure `quantity` (a field) of this chip; raises `UnknownFigure` where it is None."""
     figure: float | None = getattr(one, quantity)

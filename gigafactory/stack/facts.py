@@ -47,6 +47,17 @@ SI = {
     "mm2": "mm2",
     "TPP": "TPP",
     "TPP/mm2": "TPP/mm2",
+    "GB/s/mm2": "GB/s/mm2",
+    "MW": "W",
+    "L/kWh": "L/kWh",
+    "degC": "degC",
+    "K": "K",
+    "deg": "deg",
+    "m": "m",
+    "km": "m",
+    "1/K": "1/K",
+    "1/deg": "1/deg",
+    "month": "month",
     "name": "name",
 }
 
