@@ -258,6 +258,15 @@ def test_every_place_has_every_figure_with_basis_and_source(code):
     )
 
 
+@pytest.mark.parametrize("code", sites.names())
+def test_a_place_answers_what_its_site_answers(code):
+    place, figures = sites.place(code), sites.site(code).figures
+    assert place.electricity_price == (figures["electricity_price"].value, "USD")
+    assert place.carbon_g_per_kwh == figures["carbon"].value
+    assert place.pue == figures["pue"].value
+    assert place.basis["carbon_g_per_kwh"] == figures["carbon"].basis
+
+
 def test_a_proxy_is_marked():
     brazil = sites.place("BR")
     assert brazil.basis["electricity_price"] == "assumed"
