@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gigafactory import estimates, lawful
+from gigafactory import estimates, lawful, places
 from gigafactory.door import AS_JSON, door, out, say
 from gigafactory.faults import Fault, Refused, nearest
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 estimates.mount(app)
 lawful.mount(app)
+places.mount(app)
 
 
 def main() -> None:

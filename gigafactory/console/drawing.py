@@ -4,6 +4,8 @@ A file that is shown narrow would shrink its letters beyond reading, so what car
 drawn for several widths, and the viewer's width picks one. Lengths are in the drawing's units.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -82,19 +84,13 @@ def wrapped(said: str, letters: int) -> list[str]:
 
 def steps(low: float, high: float, most: int) -> list[float]:
     """Round numbers from below `low` to above `high`, at most `most` intervals."""
-    span = max(high - low, abs(high) * 1e-6, 1e-9)
-    size = 10.0 ** -12
-    while True:
+    span = max(high - low, 0.01 * abs(high), 1e-9)
+    for exponent in itertools.count(math.floor(math.log10(span / most))):
         for factor in (1, 2, 2.5, 5):
-            step = size * factor
-            if step * most < span:
-                continue
-            first = _floor(low / step)
-            last = -_floor(-high / step)
+            step = factor * 10.0**exponent
+            # A bound that is a rounding error away from a step is that step.
+            first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+            last = max(last, first + 1)
             if last - first <= most:
-                return [step * number for number in range(first, max(last, first + 1) + 1)]
-        size *= 10
-
-
-def _floor(value: float) -> int:
-    return int((value + 1e-9) // 1)
+                return [round(step * number, 12) for number in range(first, last + 1)]
+    raise AssertionError("there is always a step that is large enough")

@@ -24,7 +24,7 @@ Row = tuple[str, Sequence[Band]]
 # so that they differ by lightness too; what is not known is grey.
 OUTCOMES = {
     "no_licence_required": ("#1f5fa8", "#ffffff"),
-    "no_restriction": ("#2f7fc0", "#ffffff"),
+    "no_restriction": ("#2a76b4", "#ffffff"),
     "allowed_with_conditions": ("#6fb1de", "#0d1117"),
     "notification_required": ("#a9d3ec", "#0d1117"),
     "discouraged": ("#fbe7a1", "#0d1117"),
@@ -65,8 +65,11 @@ def svg(rows: Sequence[Row], first: Day, last: Day, title: str) -> str:
 
     def draw(layer: Layer) -> str:
         head = text(LEFT, TOP - 22, title, "strong", f'font-size="{1.1 * layer.font:g}"')
-        return head + _bands(rows, start, end, layer) + _years(start, end, bottom, layer) + (
-            _key(keys, bottom + AXIS, layer)
+        return (
+            head
+            + _bands(rows, start, end, layer)
+            + _years(start, end, bottom, layer)
+            + (_key(keys, bottom + AXIS, layer))
         )
 
     grid = "".join(
@@ -98,7 +101,9 @@ def bands(rows: Sequence[Row], first: Day, last: Day) -> RenderableType:
             place += room
             days = f"{begin} to {stop - timedelta(days=1)}"
             mark = Text.assemble(("■ ", ground), words(outcome))
-            table.add_row(str(number), days, mark, Text(" ".join(filter(None, (rule, what))), style="dim"))
+            table.add_row(
+                str(number), days, mark, Text(" ".join(filter(None, (rule, what))), style="dim")
+            )
         parts += [Text(label, style="bold"), bar, _ruler(start, end), table, ""]
     return Group(*parts[:-1])
 
@@ -122,9 +127,7 @@ def _bands(rows: Sequence[Row], start: date, end: date, layer: Layer) -> str:
     return "".join(parts)
 
 
-def _written(
-    x: float, y: float, width: float, ink: str, said: str, rule: str, layer: Layer
-) -> str:
+def _written(x: float, y: float, width: float, ink: str, said: str, rule: str, layer: Layer) -> str:
     """The outcome on its band, in one line or two, with the rule below where both fit."""
     for share in (1.0, 0.85):
         room = int((width - 2 * MARGIN) / layer.width("a", share))
@@ -189,9 +192,7 @@ def _present(rows: Sequence[Row], start: date, end: date) -> list[str]:
     return [name for name in OUTCOMES if name in seen] + sorted(seen - set(OUTCOMES))
 
 
-def _within(
-    stretches: Sequence[Band], start: date, end: date
-) -> list[tuple[date, date, Band]]:
+def _within(stretches: Sequence[Band], start: date, end: date) -> list[tuple[date, date, Band]]:
     """The stretches that touch the span, cut to it."""
     cut = []
     for band in stretches:
@@ -226,7 +227,9 @@ def _span(first: Day, last: Day) -> tuple[date, date]:
 
 def _day(day: Day) -> date | None:
     """A date as it was given, or as ISO text; blank is none."""
-    return date.fromisoformat(day) if isinstance(day, str) and day else (day or None)  # type: ignore[return-value]
+    if isinstance(day, str):
+        return date.fromisoformat(day) if day else None
+    return day
 
 
 def _x(day: date, start: date, end: date) -> float:

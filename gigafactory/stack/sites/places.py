@@ -208,6 +208,24 @@ def _world(at: _At, quantity: str) -> Figure | None:
     return figure and _stand_in(figure, "mean of the world")
 
 
+def _own_zone_carbon(at: _At, quantity: str) -> Figure | None:
+    """Life-cycle mean of the grid zone that the place lies in.
+
+    It goes before a figure of the place's own: those that are published count direct emissions
+    alone, or do not say, and could not be compared with the life-cycle ones of countries.
+    """
+    mean = _zone_means("carbon_lca").get(at.grid_zone) if at.site else None
+    return mean and Figure(
+        value=mean[0],
+        low=None,
+        high=None,
+        unit="gCO2e/kWh",
+        basis="derived",
+        source=f"mean of the hours of grid zone {at.grid_zone}, life cycle: {mean[1]}",
+        as_of=mean[2],
+    )
+
+
 def _zone_carbon(at: _At, quantity: str) -> Figure | None:
     mean = _zone_means("carbon_lca").get(at.grid_zone)
     if mean is None:
@@ -279,7 +297,7 @@ Step = Callable[[_At, str], Figure | None]
 # Where each figure is looked for, nearest first.
 CHAINS: Mapping[str, tuple[Step, ...]] = {
     "electricity_price": (_own, _country, _wholesale, _part_of_world, _median),
-    "carbon": (_own, _country, _zone_carbon, _world),
+    "carbon": (_own_zone_carbon, _own, _country, _zone_carbon, _world),
     "water_stress": (_own, _country),
     "time_to_power": (_own, _country, _part_of_world),
     "power": (_own, _unstated),
