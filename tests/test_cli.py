@@ -73,6 +73,10 @@ def test_the_commands_are_those_of_the_manual():
                 "calibrate",
                 "predict",
                 "score",
+                "law",
+                "site",
+                "sites",
+                "pue",
                 "schema",
             ]
         )

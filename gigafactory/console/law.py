@@ -53,7 +53,7 @@ def listing(told: Json, names: Mapping[str, str], sources: bool) -> RenderableTy
     if sources:
         table.add_column("rule and source", overflow="fold")
     for row in told["chips"]:
-        cells = [
+        cells: list[RenderableType] = [
             Text(row["chip"]),
             _number(row["tpp"], 1),
             _number(row["peak_flop_per_s"], 1e12),
