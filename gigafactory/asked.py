@@ -223,14 +223,20 @@ def suite(name: str) -> Literal["training", "serving"]:
 def table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file. Raises `Refused` for what is none."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         what = f"{path} cannot be read as CSV"
-        raise refused(what, str(path), str(error), "save it as UTF-8 CSV") from None
+        raise refused(what, str(path), str(error), "save it as CSV in UTF-8") from None
     if not rows:
         hint = "give a table with a header and rows"
         raise refused(f"{path} has no rows", str(path), "it is empty", hint)
+    header = list(reader.fieldnames or ())
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        why = "its meaning would be anybody's guess"
+        what = f"{path} has column {', '.join(twice)} twice"
+        raise refused(what, str(path), why, "rename one of them")
     return [{name: value or "" for name, value in row.items() if name} for row in rows]
 
 

@@ -4,8 +4,10 @@ Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, n
 """
 
 import asyncio
+import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +42,9 @@ places.mount(app)
 def main() -> None:
     """Entry of the `gigafactory` command; what it writes is for its owner's eyes."""
     os.umask(0o077)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # A pipe on Windows may not know `å`.
     app()
 
 

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, nothing lost).
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -27,11 +28,12 @@ def door(as_json: bool) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            where = str(
-                error.filename or Path(os.environ.get("GIGAFACTORY_HOME", "~/.gigafactory"))
-            )
+            home = os.environ.get("GIGAFACTORY_HOME", str(Path.home() / ".gigafactory"))
+            where = str(error.filename or home)
             why = error.strerror or str(error)
-            remedy = "see that it can be read and written, or set another GIGAFACTORY_HOME"
+            remedy = "see that it is there and can be read, or its folder written"
+            if where.startswith(home):
+                remedy = "see that it can be read and written, or set another GIGAFACTORY_HOME"
             raise Refused(Fault("a file cannot be used", where, why, remedy)) from error
     except Refused as refused:
         if as_json:
@@ -45,7 +47,8 @@ def door(as_json: bool) -> Iterator[None]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(path.parent))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8", newline="")

@@ -4,6 +4,7 @@ Thin: it reads what was asked, calls `stack.law`, and prints what came back.
 """
 
 import csv
+import math
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -90,6 +91,7 @@ def law(
         from gigafactory.stack.law import answers
         from gigafactory.stack.law.rules import countries
 
+        _agree(chip, to, on, over, cases, out, plot)
         rules = _rules(with_rule)
         if cases is not None:
             _cases(cases, out, rules, as_json)
@@ -103,6 +105,31 @@ def law(
         else:
             told = answers.one(question, rules)
             say(told, as_json, lambda: screen.verdict(told, countries(), sources))
+
+
+def _agree(
+    chip: str | None,
+    to: str | None,
+    on: str | None,
+    over: str | None,
+    cases: Path | None,
+    out: Path | None,
+    plot: Path | None,
+) -> None:
+    """Refuse options that have no meaning together."""
+    alone = "the one has no meaning with the other"
+    for wrong, what, where in (
+        (cases is not None and chip is not None, "--cases and a chip", "--cases"),
+        (cases is not None and to is not None, "--cases and --to", "--cases"),
+        (cases is None and out is not None, "--out without --cases", "--out"),
+        (over is None and plot is not None, "--plot without --over", "--plot"),
+        (over is not None and on is not None, "--over and --on", "--over"),
+    ):
+        if wrong:
+            raise asking.refused(what, where, alone, "see the examples of `--help`")
+    if plot is not None and plot.suffix.lower() != ".svg":
+        why = "the timeline is drawn as SVG"
+        raise asking.refused(f"cannot draw {plot.name}", "--plot", why, "name it FILE.svg")
 
 
 def _timeline(
@@ -127,7 +154,8 @@ def _timeline(
         for name, bands in answers.bands(told["intervals"])
     ]
     if plot is not None:
-        title = f"{told['chip']} to {countries()[told['destination']]}"
+        owner = f", owner from {countries()[told['owner']]}" if told["owner"] else ""
+        title = f"{told['chip']} to {countries()[told['destination']]}{owner}"
         write_whole(plot, timeline.svg(rows, first, end, title))
     drawn = timeline.bands(rows, first, end)
     say(told, as_json, lambda: screen.timeline(told, countries(), drawn))
@@ -136,10 +164,11 @@ def _timeline(
 def _cases(table: Path, out: Path | None, rules: Sequence[Any] | None, as_json: bool) -> None:
     from gigafactory.console import law as screen
     from gigafactory.stack.law import NOTICE
-    from gigafactory.stack.law.cases import ANSWERS, answer
+    from gigafactory.stack.law.cases import ANSWERS, answer, written
 
     rows = asking.table(table)
-    answers = answer(rows, rules, str(table))
+    rulings = answer(rows, rules, str(table))
+    answers = [written(row["case_id"], ruling) for row, ruling in zip(rows, rulings, strict=True)]
     if out is not None:
         write_whole(out, "".join(_csv_lines([ANSWERS, *(row.values() for row in answers)])))
     different, compared = [], 0
@@ -157,7 +186,16 @@ def _cases(table: Path, out: Path | None, rules: Sequence[Any] | None, as_json: 
         "out": str(out) if out else None,
         "notice": NOTICE,
     }
-    full = {**told, "answers": answers}
+    reasons = [
+        {
+            "may_stand": ruling.may_stand if ruling else False,
+            "missing": sorted({field for one in ruling.by.values() for field in one.missing})
+            if ruling
+            else ["date"],
+        }
+        for ruling in rulings
+    ]
+    full = {**told, "answers": [{**a, **b} for a, b in zip(answers, reasons, strict=True)]}
     say(full, as_json, lambda: screen.cases(answers, told))
 
 
@@ -188,17 +226,18 @@ def _question(
     fact: list[str] | None,
 ) -> Any:
     from gigafactory.stack import chips
-    from gigafactory.stack.law import Question, country
-    from gigafactory.stack.law.stacks import stack
+    from gigafactory.stack.law import Question, country, stacks
 
     if to is None:
         hint = "write `--to FR`, or `--cases FILE.csv` for a table"
         raise asking.refused("no destination", "--to", "the law asks where it shall stand", hint)
     asking.one_of("route", route, (*ROUTE_WORDS, "reexport"))
     try:
-        thing = stack(chip or "") or chips.chip(chip or chips.CPU_CORE)
-    except chips.UnknownChip as error:
-        hint = f"did you mean {' or '.join(error.near[:3])}?"
+        # With no chip asked for, any stands in: the list asks for each in its stead.
+        named = chips.CPU_CORE if chip is None else chip.strip()
+        thing = stacks.stack(named) or chips.chip(named)
+    except chips.UnknownChip:
+        hint = nearest(str(chip), [*chips.chip_names(), *stacks.names()])
         raise asking.refused(f"no chip {chip!r}", "CHIP", "not in the catalog", hint) from None
     return Question(
         chip=thing,
@@ -216,27 +255,36 @@ def _question(
 
 def _given(pairs: list[str]) -> dict[str, Any]:
     """Further facts by name, of the kind that conditions hold them to."""
-    from gigafactory.stack.law.condition import FIELDS, NUMBER, TEXT, TRUTH
+    from gigafactory.stack.law import country
+    from gigafactory.stack.law.condition import FIELDS, NUMBER, TRUTH
+    from gigafactory.stack.law.verdict import TOLD
 
-    known = {**FIELDS, "data_origin": TEXT}
+    known = {field: FIELDS.get(field) for field in TOLD}
     given: dict[str, Any] = {}
     for pair in pairs:
         name, _, text = (part.strip() for part in pair.partition("="))
         if name not in known:
-            why = "no rule asks it"
+            why = "it is no fact of a site, a model or data that a duty asks"
             raise asking.refused(f"no fact {name!r}", "--fact", why, nearest(name, known))
-        given[name] = text
         if known[name] == TRUTH:
             given[name] = TRUTHS.get(text.lower())
         elif known[name] == NUMBER:
-            try:
-                given[name] = float(text)
-            except ValueError:
-                given[name] = None
-        if given[name] in (None, ""):
-            why = f"it is {known[name]}"
-            raise asking.refused(f"{name} = {text!r} cannot be read", "--fact", why)
+            given[name] = _amount(text)
+        else:
+            given[name] = country(text, "--fact")
+        if given[name] is None:
+            why = f"it is {known[name]}, and not below 0"
+            hint = f"write {name}={'true' if known[name] == TRUTH else '50000'}"
+            raise asking.refused(f"{name} = {text!r} cannot be read", "--fact", why, hint)
     return given
+
+
+def _amount(text: str) -> float | None:
+    try:
+        amount = float(text)
+    except ValueError:
+        return None
+    return amount if 0 <= amount < math.inf else None
 
 
 def _span(over: str) -> tuple[date, date]:
@@ -264,7 +312,7 @@ def _day(text: str, where: str) -> date:
         hint = "write it as 2026-06-15"
         raise asking.refused(f"{text!r} is no day", where, "not of the calendar", hint) from None
     if not READ_FROM <= day < date(2100, 1, 1):
-        why = f"the rules were read from {READ_FROM} on"
-        hint = f"take a day from {READ_FROM} on"
+        why = f"the rules were read from {READ_FROM} on, and nobody knows those of 2100"
+        hint = f"take a day from {READ_FROM} to 2099-12-31"
         raise asking.refused(f"no rules are known for {day}", where, why, hint)
     return day

@@ -134,7 +134,7 @@ def test_the_groups_are_complete_after_the_summer_of_2026():
     assert spelt("TIER1") == "AU BE CA DE DK ES FI FR GB IE IT JP KR NL NO NZ SE TW"
     assert spelt("EU").count(" ") == 26
     assert members("EEA", "2026-08-01") - members("EU", "2026-08-01") == {"IS", "LI", "NO"}
-    assert spelt("ADEQUACY") == "AD AR BR CA CH FO GB GG IL IM JE JP KR NZ US UY"
+    assert spelt("ADEQUACY") == "AD AR BR CA CH FO GB GG IL IM JE JP KR NZ UY"
 
 
 @pytest.mark.parametrize(
@@ -153,18 +153,11 @@ def test_the_groups_are_complete_after_the_summer_of_2026():
         ("IN", set()),
         ("MY", set()),
         ("SG", set()),
-        ("US", {"ADEQUACY"}),
+        ("US", set()),
     ],
 )
 def test_a_country_is_in_these_groups_and_no_others(country, groups):
     assert {group for group in GROUPS if country in members(group, "2026-06-15")} == groups
-
-
-def test_the_transfer_shield_of_the_us_has_its_gap():
-    on = {
-        day: "US" in members("ADEQUACY", day) for day in ("2020-07-15", "2020-07-16", "2023-07-10")
-    }
-    assert on == {"2020-07-15": True, "2020-07-16": False, "2023-07-10": True}
 
 
 def test_every_notice_is_dated_sourced_and_of_known_countries():

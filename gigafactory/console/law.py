@@ -153,14 +153,8 @@ def _by(told: Json, sources: bool) -> Table:
 def _terms(told: Json) -> RenderableType | None:
     lines = []
     for term in told["terms"]:
-        words = term["text"]
-        if term["of"] in ("revenue", "value"):
-            words = f"{term['fraction']:.0%} of {term['of']}"
-        elif term["of"] == "volume":
-            words = f"at most {term['fraction']:.0%} of what is sold of it in the US"
-        elif term["count"]:
-            words = f"at most {term['count']:,} GPUs for each buyer"
-        lines.append(Text.assemble(words, (f"  {term['rule']}", "dim")))
+        most = "at most " if term["of"] == "volume" or term["count"] else ""
+        lines.append(Text.assemble(most + term["text"], (f"  {term['rule']}", "dim")))
     return Group(*lines) if lines else None
 
 
@@ -184,7 +178,7 @@ def _ways(told: Json, names: Mapping[str, str]) -> RenderableType | None:
         return None
     lines = [_way(way, names) for way in told["ways"]]
     if not lines:
-        lines = [Text("none of a single field")]
+        lines = [Text("none: no single number lowered, no other owner, no later day known")]
     best, housed = told["fastest"], told["fastest_datacenter"]
     if best is None:
         lines.append(Text("nothing else of the catalog may stand there either"))
@@ -208,7 +202,8 @@ def _way(way: Json, names: Mapping[str, str]) -> Text:
     if way["lowered_by"] is not None:
         least = "below" if way["below"] else "at most"
         said = f"{least} {_amount(way['becomes'])} {way['unit']}, now {_amount(way['now'])}"
-        said = f"{said} ({way['lowered_by']:.0%} lower)"
+        share = way["lowered_by"]
+        said = f"{said} ({f'{share:.0%}' if share >= 0.01 else 'less than 1%'} lower)"
         if way["field"] == "tpp":
             said += ", on the same die"
     else:

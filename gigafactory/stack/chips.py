@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cache
 from typing import Any
 
@@ -69,6 +70,8 @@ class Chip:
     """Ampere, Hopper, Blackwell, Ada, CDNA3, TPU, ..., `other`, or `cpu`."""
     aliases: tuple[str, ...] = ()
     vendor: str | None = None
+    released: date | None = None
+    """First day on which it was sold, or is to be; None if unknown or never."""
     vendor_country: str | None = None
     datacenter: bool | None = None
     """Whether it is marketed for data centres, which some export rules ask."""
@@ -303,10 +306,22 @@ def _published(of: Mapping[str, facts.Fact]) -> dict[str, Any]:
         **{field: _text(of, field) for field in texts},
         **{field: _known(of, row) for field, row in numbers.items()},
         "aliases": _aliases(of),
+        "released": _first_day(_text(of, "release") or ""),
         "datacenter": None if datacenter is None else datacenter == "yes",
         "link_bytes_per_s": None if both_directions is None else both_directions / 2,
         "peaks": _by_dtype(of, "peak", (*RATES, "int8")),
     }
+
+
+def _first_day(text: str) -> date | None:
+    """`2024-11-18`, `2024-03`, `2026-H2`, `2026-Q4` or `2024` as the first day it can mean."""
+    found = re.match(r"(\d{4})(?:-(?:(\d\d)(?:-(\d\d))?|Q([1-4])|H([12])))?", text)
+    if found is None:
+        return None
+    year, month, day, quarter, half = (int(part) if part else None for part in found.groups())
+    assert year
+    first = month or (quarter and 3 * quarter - 2) or (half and 6 * half - 5) or 1
+    return date(year, first, day or 1)
 
 
 def _by_dtype(

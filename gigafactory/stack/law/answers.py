@@ -61,7 +61,7 @@ def timeline(
         **asked,
         "from": first.isoformat(),
         "to": end.isoformat(),
-        "intervals": [_interval(interval) for interval in said],
+        "intervals": _joined([_interval(interval) for interval in said]),
         **_read(),
     }
 
@@ -79,6 +79,7 @@ def every_chip(question: Question, rules: Sequence[Rule] | None = None) -> dict[
                 "chip": chip.name,
                 "peak_flop_per_s": chip.peak_flop_per_s,
                 "tpp": chip.tpp,
+                "released": _plain(chip.released),
                 **_ruling(judge(replace(question, chip=chip), rules)),
             }
             for chip in known
@@ -86,6 +87,17 @@ def every_chip(question: Question, rules: Sequence[Rule] | None = None) -> dict[
         "notices": _notices(question),
         **_read(),
     }
+
+
+def _joined(intervals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbours that differ in duties alone, which a timeline does not tell, made one."""
+    joined: list[dict[str, Any]] = []
+    for one in intervals:
+        if joined and {**joined[-1], "from": "", "to": ""} == {**one, "from": "", "to": ""}:
+            joined[-1]["to"] = one["to"]
+        else:
+            joined.append(one)
+    return joined
 
 
 def bands(said: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[tuple[Any, ...]]]]:

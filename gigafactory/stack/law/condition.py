@@ -10,6 +10,7 @@ Three-valued: a comparison with a field that nobody knows is None, and so is wha
 
 import ast
 import difflib
+import math
 import operator
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ FIELDS = {
     "dc": TRUTH,  # designed or marketed for data centres
     "family": TEXT,
     "item": TEXT,  # GPU or HBM
+    "vendor": TEXT,  # NVIDIA, AMD, Huawei, ...
     "vendor_us": TRUTH,
     "vendor_country": TEXT,  # of who designed the chip, ISO code
     "seller": TEXT,  # country of who ships it
@@ -153,7 +155,7 @@ class Condition:
                 return FIELDS[name]
             case ast.Constant(value=bool()):
                 return TRUTH
-            case ast.Constant(value=int() | float()):
+            case ast.Constant(value=int() | float() as value) if math.isfinite(value):
                 return NUMBER
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float())):
                 return NUMBER

@@ -42,8 +42,9 @@ KINDS = (*OUTCOMES, *DUTIES, FEE)
 WORLD, BUT_TIER1, TRANSIT, EU_MARKET = "WORLD", "WORLD-TIER1", "US-TRANSIT", "EU-MARKET"
 WORLDS = (WORLD, BUT_TIER1, TRANSIT, EU_MARKET)
 DATA_SCOPE = re.compile(r"DATA:(\w+)->(any|third)")
-REQUIRED = ("rule_id", "jurisdiction", "effective_date", "priority", "condition", "outcome")
+REQUIRED = ("rule_id", "jurisdiction", "priority", "condition", "outcome")
 OTHERS = (
+    "effective_date",
     "authority",
     "title",
     "announced",
@@ -198,10 +199,16 @@ def applies(rule: Rule, asked: Mapping[str, Any], on: date) -> Truth:
     if "item" not in rule.condition.fields and asked["item"] != "GPU":
         return False
     reached = reaches(rule, asked, on)
-    if reached is False:
+    if reached is False or _stays_home(rule, asked):
         return False
     holds = rule.condition.holds(asked)
     return holds if reached or holds is False else None
+
+
+def _stays_home(rule: Rule, asked: Mapping[str, Any]) -> bool:
+    """A country's own chip in that country crosses no border, which all but WORLD rules are of."""
+    home = asked.get("vendor_country") == asked["destination"] != rule.government
+    return home and WORLD not in rule.destinations
 
 
 def reaches(rule: Rule, asked: Mapping[str, Any], on: date) -> Truth:
@@ -299,7 +306,8 @@ def _rule(row: Mapping[str, str], where: str) -> Rule:
                 wrong(column, f"no country or group {word!r}", nearest(word, known))
     if not any(scopes.values()):
         wrong("dest_scope", "it reaches nobody", "name countries or groups: CN+HK, D5, WORLD")
-    first, end = day("effective_date", LAST_DAY), day("end_date", LAST_DAY)
+    # A proposal without a day is asked for as if it had always been in force.
+    first, end = day("effective_date", date.min), day("end_date", LAST_DAY)
     if faults:
         raise Refused(*faults)
     return Rule(

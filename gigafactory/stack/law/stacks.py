@@ -21,6 +21,7 @@ class Stack:
     """None: stacks of one kind come from Korea and the US, and no rule read here asks."""
     family: str = "HBM"
     kind: str = "memory"
+    vendor: None = None
     datacenter: None = None
 
 

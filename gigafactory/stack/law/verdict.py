@@ -25,8 +25,20 @@ NOTICE = (
 )
 
 UNKNOWN = "unknown"
+TOLD = (
+    "it_power_kw",
+    "training_flop",
+    "pi_subjects_per_year",
+    "ciio",
+    "important_data",
+    "personal_data",
+    "data_origin",
+)
+"""What duties ask of a site, a model or data rather than of a chip."""
 MAY_STAND = OUTCOMES[: OUTCOMES.index("case_by_case")]
 ROUTES = ("export_from_us", "reexport")
+# Part of the United States, says 15 CFR 772.1; the other governments' rules name none of them.
+TERRITORIES = dict.fromkeys(("AS", "GU", "MP", "PR", "UM", "VI"), "US")
 
 
 @dataclass(frozen=True)
@@ -48,28 +60,30 @@ class Question:
     seller: str | None = None
     """Country of who ships it; the designer's if None."""
     given: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of `condition.FIELDS` that duties ask, and `data_origin`, by name."""
+    """The fields of `TOLD` that are known, by name."""
 
     def facts(self) -> dict[str, Any]:
         """The fields of conditions, in their units."""
         chip = self.chip
         vendor = chip.vendor_country
+        destination = TERRITORIES.get(self.destination, self.destination)
         return {
             **_figures(chip),
             "family": chip.family,
             "dc": chip.datacenter,
             "item": "GPU" if isinstance(chip, Chip) else "HBM",
+            "vendor": chip.vendor,
             "vendor_country": vendor,
             "vendor_us": None if vendor is None else vendor == "US",
             "seller": self.seller or vendor,
             "export_kind": self.route,
-            "destination": self.destination,
-            "dest": self.destination,
-            "parent": self.owner,
+            "destination": destination,
+            "dest": destination,
+            "parent": TERRITORIES.get(self.owner, self.owner) if self.owner else None,
             "buyer": self.buyer,
             "state_funded": self.state_funded,
             "n_gpus": self.gpus,
-            "end_use_us": self.destination == "US",
+            "end_use_us": destination == "US",
             "adequacy": book.group_on("ADEQUACY", self.on),
             **self.given,
         }
@@ -131,9 +145,14 @@ class Ruling:
         return self._weight(self.strictest) < len(MAY_STAND)
 
     @property
+    def is_free(self) -> bool:
+        """It may stand, and nobody calls it a risk."""
+        return self.may_stand and self.outcome in MAY_STAND
+
+    @property
     def terms(self) -> tuple[tuple[str, Term], ...]:
         """(rule, fee or cap) that come with it."""
-        rules = [one.rule for one in self.by.values() if one.rule]
+        rules = [one.rule for one in self.by.values() if one.rule and one.outcome != UNKNOWN]
         rules += [duty.rule for duty in self.duties if duty.due]
         return tuple((rule.id, rule.term) for rule in rules if rule.term)
 

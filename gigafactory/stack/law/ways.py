@@ -51,7 +51,7 @@ def ways(question: Question, rules: Sequence[Rule] | None = None) -> list[Way]:
     if judge(question, rules).may_stand:
         return []
     found = [*_numbers(question, rules), *_words(question, rules), *_later(question, rules)]
-    return [way for way in found if way.ruling.may_stand]
+    return [way for way in found if way.ruling.is_free]
 
 
 def fastest(
@@ -62,28 +62,33 @@ def fastest(
     With `datacenter` only chips made for data centres. Of memory stacks the highest bandwidth.
     """
     rules = book.shipped() if rules is None else rules
-    for thing in _by_speed(question.chip):
+    for thing in _by_speed(question.chip, question.on):
         if datacenter and not thing.datacenter:
             continue
         ruling = judge(replace(question, chip=thing), rules)
-        if ruling.may_stand:
+        if ruling.is_free:
             return thing, ruling
     return None
 
 
-def _by_speed(like: Chip | Stack) -> Sequence[Chip | Stack]:
-    """The catalog's things of that kind, the fastest first; what is of unknown speed left out."""
+def _by_speed(like: Chip | Stack, on: date) -> Sequence[Chip | Stack]:
+    """The catalog's things of that kind, the fastest first: of known speed, and sold by then."""
     if isinstance(like, Stack):
         bare = [one for one in map(stacks.stack, stacks.names()) if one]
         return sorted(bare, key=lambda one: -(one.bandwidth_bytes_per_s or 0))
     every = map(chips.chip, chips.chip_names())
-    fit = [chip for chip in every if chip.kind != "cpu" and chip.peak_flop_per_s]
+    fit = [
+        chip
+        for chip in every
+        if chip.kind != "cpu" and chip.peak_flop_per_s and chip.released and chip.released <= on
+    ]
     return sorted(fit, key=lambda chip: -(chip.peak_flop_per_s or 0))
 
 
 def _numbers(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
     """For each number the highest value below the present one that is lawful."""
-    for field in (*LOWERED, "hbm_bw_density", "n_gpus"):
+    stack = isinstance(question.chip, Stack)
+    for field in ("hbm_bw_density",) if stack else (*LOWERED, "n_gpus"):
         now = question.facts().get(field)
         if now is None:
             continue
@@ -92,7 +97,7 @@ def _numbers(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
             if field == "n_gpus":
                 value = int(limit) - 1 if below else int(limit)
             ruling = judge(_lowered(question, field, value), rules)
-            if ruling.may_stand:
+            if ruling.is_free:
                 yield Way(field, now, limit, below, ruling)
                 break
 
@@ -132,16 +137,12 @@ def _lowered(question: Question, field: str, value: float) -> Question:
 
 
 def _words(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
-    """Another owner, route or buyer, or no state's money."""
-    buyers = sorted(
-        {name for rule in rules for field, name in rule.condition.names if field == "buyer"}
-    )
+    """Another owner, out of the US itself, or no state's money."""
     changes: list[tuple[str, Any, Any]] = [
         ("owner", question.owner, question.destination),
         ("owner", question.owner, "US"),
         ("state_funded", question.state_funded, False),
-        *(("route", question.route, route) for route in ROUTES),
-        *(("buyer", question.buyer, name) for name in buyers),
+        ("route", question.route, ROUTES[0]),
     ]
     done = set()
     for field, now, becomes in changes:
@@ -149,7 +150,7 @@ def _words(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
             continue
         change: dict[str, Any] = {field: becomes}
         ruling = judge(replace(question, **change), rules)
-        if ruling.may_stand:
+        if ruling.is_free:
             yield Way(field, now, becomes, False, ruling)
             done.add(field)
 
@@ -158,6 +159,6 @@ def _later(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
     """The first later day on which it is lawful, among the days of the rules."""
     end = max(READ_UP_TO, question.on) + LOOK_AHEAD
     for interval in over(question, question.on, min(end, date.max), rules)[1:]:
-        if interval.ruling.may_stand:
+        if interval.ruling.is_free:
             yield Way("day", question.on, interval.first, False, interval.ruling)
             return
