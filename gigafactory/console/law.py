@@ -32,6 +32,7 @@ def verdict(told: Json, names: Mapping[str, str], sources: bool) -> RenderableTy
     """One delivery: what each government says, what comes with it, what would change it."""
     lines: list[RenderableType] = [_heading(told, names), "", _by(told, sources)]
     for title, part in (
+        ("what is known of it", _figures(told) if sources else None),
         ("fees and caps that come with it", _terms(told)),
         ("what is owed beside", _duties(told, sources)),
         ("one change that would make it lawful", _ways(told, names)),
@@ -61,7 +62,8 @@ def listing(told: Json, names: Mapping[str, str], sources: bool) -> RenderableTy
             *(_said(row["by"][name]) for name in ("US", "CN")),
         ]
         if sources:
-            cells.append(Text("\n".join(filter(None, map(_cited, row["by"].values())))))
+            tpp = [f"TPP {_read(one)}" for one in row["figures"] if one["quantity"] == "tpp"]
+            cells.append(Text("\n".join([*tpp, *filter(None, map(_cited, row["by"].values()))])))
         table.add_row(*cells)
     count = sum(row["may_stand"] for row in told["chips"])
     heading = Text.assemble(
@@ -145,7 +147,7 @@ def _by(told: Json, sources: bool) -> Table:
         elif said["detail"]:
             why.append(Text(said["detail"], "dim"))
         if sources and said["source"]:
-            why.append(Text(said["source"], "cyan"))
+            why.append(Text(_read(said), "cyan"))
         table.add_row(Text(name, "bold"), _said(said), Group(*why))
     return table
 
@@ -169,7 +171,7 @@ def _duties(told: Json, sources: bool) -> RenderableType | None:
         if duty["detail"]:
             lines.append(Text(f"  {duty['detail']}", "dim"))
         if sources:
-            lines.append(Text(f"  {duty['source']}", "cyan"))
+            lines.append(Text(f"  {_read(duty)}", "cyan"))
     return Group(*lines) if lines else None
 
 
@@ -239,7 +241,21 @@ def _missing(said: Json) -> str:
 
 
 def _cited(said: Json) -> str:
-    return f"{said['rule']} {said['source']}" if said["rule"] else ""
+    return f"{said['rule']} {_read(said)}" if said["rule"] else ""
+
+
+def _read(said: Json) -> str:
+    return f"{said['source']} (read {said['as_of']})" if said["as_of"] else str(said["source"])
+
+
+def _figures(told: Json) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for one in told["figures"]:
+        unit = "" if one["unit"] == "name" else one["unit"]
+        shown = f"{one['value']} {unit}".strip() if one["value"] else "unknown"
+        source = Text(f"{one['source']} ({one['as_of']})", "cyan")
+        table.add_row(one["quantity"].replace("_", " "), shown, one["basis"], source)
+    return table
 
 
 def _number(value: float | None, unit: float) -> str:

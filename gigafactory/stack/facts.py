@@ -76,6 +76,8 @@ class Fact:
     source: str
     as_of: str
     text: str
+    stated_unit: str
+    """The unit of `text`, as the row has it."""
 
 
 @cache
@@ -124,6 +126,7 @@ def _fact(row: dict[str, str]) -> Fact:
         source=row["source"],
         as_of=row["as_of"],
         text=row["value"],
+        stated_unit=unit,
     )
 
 

@@ -32,6 +32,19 @@ UNITS = {
     "n_gpus": "GPUs",
 }
 NOTICES_SHOWN = 5
+RULE = ("rule", "title", "detail", "from", "to", "confidence", "source", "as_of")
+# What rules ask of a chip, and of a stack, as the catalog names it.
+ASKED = (
+    "tpp",
+    "performance_density",
+    "peak_memory_bandwidth",
+    "peak_interconnect",
+    "datacenter",
+    "family",
+    "vendor_country",
+    "release",
+    "bandwidth_density",
+)
 
 
 def one(question: Question, rules: Sequence[Rule] | None = None) -> dict[str, Any]:
@@ -41,6 +54,7 @@ def one(question: Question, rules: Sequence[Rule] | None = None) -> dict[str, An
     return {
         **_asked(question),
         **_ruling(ruling),
+        "figures": _figures(question.chip),
         "duties": [_duty(duty) for duty in ruling.duties],
         "ways": [_way(way) for way in ways(question, rules)],
         "fastest": _best(fastest(question, rules)),
@@ -80,6 +94,7 @@ def every_chip(question: Question, rules: Sequence[Rule] | None = None) -> dict[
                 "peak_flop_per_s": chip.peak_flop_per_s,
                 "tpp": chip.tpp,
                 "released": _plain(chip.released),
+                "figures": _figures(chip),
                 **_ruling(judge(replace(question, chip=chip), rules)),
             }
             for chip in known
@@ -156,7 +171,7 @@ def _verdict(said: Verdict) -> dict[str, Any]:
 
 def _rule(rule: Rule | None) -> dict[str, Any]:
     if rule is None:
-        return dict.fromkeys(("rule", "title", "detail", "from", "to", "confidence", "source"), "")
+        return dict.fromkeys(RULE, "")
     return {
         "rule": rule.id,
         "title": rule.title,
@@ -165,6 +180,7 @@ def _rule(rule: Rule | None) -> dict[str, Any]:
         "to": "" if rule.end == LAST_DAY else rule.end.isoformat(),
         "confidence": rule.confidence,
         "source": rule.source,
+        "as_of": rule.as_of,
     }
 
 
@@ -189,6 +205,23 @@ def _way(way: Way) -> dict[str, Any]:
         "outcome": way.ruling.outcome,
         "rule": way.ruling.strictest.rule_id,
     }
+
+
+def _figures(thing: Chip | Stack) -> list[dict[str, Any]]:
+    """What the rules are asked with of the chip, each with its source."""
+    of = facts.by_subject("chips" if isinstance(thing, Chip) else "memory_stacks")
+    return [
+        {
+            "quantity": name,
+            "value": fact.text or None,
+            "unit": fact.stated_unit,
+            "basis": fact.basis,
+            "source": fact.source,
+            "as_of": fact.as_of,
+        }
+        for name in ASKED
+        if (fact := of.get(thing.name, {}).get(name))
+    ]
 
 
 def _best(found: tuple[Chip | Stack, Ruling] | None) -> dict[str, Any] | None:

@@ -100,6 +100,8 @@ class Rule:
     status: str
     confidence: str
     source: str
+    as_of: str
+    """When it was read."""
 
     @property
     def strictness(self) -> int:
@@ -326,6 +328,7 @@ def _rule(row: Mapping[str, str], where: str) -> Rule:
         status=row.get("status") or "",
         confidence=row.get("confidence") or "",
         source=row.get("source_url") or row.get("source_title") or where,
+        as_of=row.get("as_of") or "",
     )
 
 
