@@ -136,7 +136,7 @@ def _timeline(
     question: Any,
     chip: str | None,
     over: str,
-    rules: Sequence[Any] | None,
+    rules: Any,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -161,7 +161,7 @@ def _timeline(
     say(told, as_json, lambda: screen.timeline(told, countries(), drawn))
 
 
-def _cases(table: Path, out: Path | None, rules: Sequence[Any] | None, as_json: bool) -> None:
+def _cases(table: Path, out: Path | None, rules: Any, as_json: bool) -> None:
     from gigafactory.console import law as screen
     from gigafactory.stack.law import NOTICE
     from gigafactory.stack.law.cases import ANSWERS, answer, written
@@ -207,7 +207,7 @@ def _csv_lines(rows: Sequence[Any]) -> list[str]:
     return text.getvalue().splitlines(keepends=True)
 
 
-def _rules(table: Path | None) -> Sequence[Any] | None:
+def _rules(table: Path | None) -> Any:
     from gigafactory.stack.law import with_rules
 
     return None if table is None else with_rules(asking.table(table), str(table))

@@ -7,6 +7,7 @@ change would make it lawful, `fastest` what may stand instead. Rules are rows of
 
 from gigafactory.stack.law.rules import (
     OUTCOMES,
+    Book,
     Rule,
     Term,
     countries,
@@ -35,6 +36,7 @@ __all__ = [
     "OUTCOMES",
     "READ_FROM",
     "READ_UP_TO",
+    "Book",
     "Duty",
     "Interval",
     "Question",

@@ -1,6 +1,6 @@
 """What the law says, as JSON-ready answers: one delivery, a stretch of time, a list of chips."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from gigafactory.stack import chips, facts
 from gigafactory.stack.chips import Chip
 from gigafactory.stack.law import rules as book
-from gigafactory.stack.law.rules import LAST_DAY, Rule
+from gigafactory.stack.law.rules import LAST_DAY, Book, Rule
 from gigafactory.stack.law.stacks import Stack
 from gigafactory.stack.law.verdict import (
     NOTICE,
@@ -47,7 +47,7 @@ ASKED = (
 )
 
 
-def one(question: Question, rules: Sequence[Rule] | None = None) -> dict[str, Any]:
+def one(question: Question, rules: Book | None = None) -> dict[str, Any]:
     """The verdicts, what comes with them, and what would change them."""
     rules = book.shipped() if rules is None else rules
     ruling = judge(question, rules)
@@ -65,7 +65,7 @@ def one(question: Question, rules: Sequence[Rule] | None = None) -> dict[str, An
 
 
 def timeline(
-    question: Question, first: date, end: date, rules: Sequence[Rule] | None = None
+    question: Question, first: date, end: date, rules: Book | None = None
 ) -> dict[str, Any]:
     """The rulings on the days `first <= day < end`; nothing lies between two intervals."""
     said = over(question, first, end, rules)
@@ -80,7 +80,7 @@ def timeline(
     }
 
 
-def every_chip(question: Question, rules: Sequence[Rule] | None = None) -> dict[str, Any]:
+def every_chip(question: Question, rules: Book | None = None) -> dict[str, Any]:
     """Each accelerator of the catalog in the question's stead, the fastest first."""
     known = [chip for chip in map(chips.chip, chips.chip_names()) if chip.kind != "cpu"]
     known.sort(key=lambda chip: (-(chip.peak_flop_per_s or 0), chip.name))

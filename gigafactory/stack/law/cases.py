@@ -6,14 +6,14 @@ catalog does not know has only the family of its row, which is not asked otherwi
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any, TypeVar
 
 from gigafactory.faults import Fault, Refused
 from gigafactory.stack import chips
 from gigafactory.stack.chips import Chip
-from gigafactory.stack.law.rules import Rule, country
+from gigafactory.stack.law.rules import Book, country
 from gigafactory.stack.law.stacks import Stack, stack
 from gigafactory.stack.law.verdict import READ_FROM, ROUTES, UNKNOWN, Question, Ruling, judge
 
@@ -43,7 +43,7 @@ TRUTHS = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no"
 
 
 def answer(
-    rows: Iterable[Mapping[str, str]], rules: Sequence[Rule] | None, where: str
+    rows: Iterable[Mapping[str, str]], rules: Book | None, where: str
 ) -> list[Ruling | None]:
     """What is said of each row; refuses with every bad cell of the table at once.
 

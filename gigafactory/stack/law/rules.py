@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from gigafactory.faults import Fault, Refused, nearest
@@ -109,13 +109,39 @@ class Rule:
         return OUTCOMES.index(self.outcome) if self.outcome in OUTCOMES else -1
 
 
+class Book(tuple[Rule, ...]):
+    """Rules by priority; of two alike the stricter stands first."""
+
+    @cached_property
+    def governments(self) -> list[str]:
+        """Who speaks in these rules: US and CN first."""
+        known = {rule.government for rule in self}
+        return sorted(known, key=lambda name: (name not in FREE, name != "CN", name))
+
+    @cached_property
+    def buyers(self) -> dict[str, str]:
+        """The buyers that conditions name, by their name in lower case."""
+        names = (pair for rule in self for pair in rule.condition.names)
+        return {name.lower(): name for field, name in names if field == "buyer"}
+
+    @cached_property
+    def _by_day(self) -> dict[date, list[Rule]]:
+        return {}
+
+    def on(self, day: date) -> list[Rule]:
+        """Those in force that day."""
+        if day not in self._by_day:
+            self._by_day[day] = [rule for rule in self if rule.first <= day < rule.end]
+        return self._by_day[day]
+
+
 @cache
-def shipped() -> tuple[Rule, ...]:
+def shipped() -> Book:
     """The rules of `data/law_rules.csv`, by priority."""
     return _by_priority(_read(facts.rows("law_rules"), "data/law_rules.csv"))
 
 
-def with_rules(rows: Iterable[Mapping[str, str]], where: str) -> tuple[Rule, ...]:
+def with_rules(rows: Iterable[Mapping[str, str]], where: str) -> Book:
     """The shipped rules and these; one with a known id takes that one's place.
 
     `where` names the table in refusals. Raises `Refused` with every fault of every row.
@@ -123,12 +149,6 @@ def with_rules(rows: Iterable[Mapping[str, str]], where: str) -> tuple[Rule, ...
     added = _read(list(rows), where)
     replaced = {rule.id for rule in added}
     return _by_priority([*(rule for rule in shipped() if rule.id not in replaced), *added])
-
-
-def governments(rules: Iterable[Rule]) -> list[str]:
-    """Who speaks in these rules: US and CN first."""
-    known = {rule.government for rule in rules}
-    return sorted(known, key=lambda name: (name not in FREE, name != "CN", name))
 
 
 @cache
@@ -242,9 +262,8 @@ def _to(word: str, destination: str, asked: Mapping[str, Any], on: date) -> Trut
     return in_group(destination, word, on)
 
 
-def _by_priority(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """From high to low; of two alike the stricter is asked first."""
-    return tuple(sorted(rules, key=lambda rule: (-rule.priority, -rule.strictness)))
+def _by_priority(rules: Iterable[Rule]) -> Book:
+    return Book(sorted(rules, key=lambda rule: (-rule.priority, -rule.strictness)))
 
 
 def _read(rows: list[dict[str, str]] | list[Mapping[str, str]], where: str) -> list[Rule]:

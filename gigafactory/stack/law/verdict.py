@@ -5,7 +5,7 @@ applies is its verdict, and one of which a field is missing makes it `unknown`, 
 comes along, duties and fees, is told beside it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import pairwise
@@ -13,7 +13,7 @@ from typing import Any
 
 from gigafactory.stack.chips import Chip
 from gigafactory.stack.law import rules as book
-from gigafactory.stack.law.rules import DUTIES, FEE, OUTCOMES, Rule, Term
+from gigafactory.stack.law.rules import DUTIES, FEE, OUTCOMES, Book, Rule, Term
 from gigafactory.stack.law.stacks import Stack
 
 READ_FROM = date(2022, 1, 1)
@@ -172,19 +172,20 @@ class Interval:
     ruling: Ruling
 
 
-def judge(question: Question, rules: Sequence[Rule] | None = None) -> Ruling:
+def judge(question: Question, rules: Book | None = None) -> Ruling:
     """What the rules say; the shipped ones unless others (`with_rules`) are given, by priority.
 
     A core of a CPU is asked of no rule read here: they control accelerators.
     """
     rules = book.shipped() if rules is None else rules
     facts = question.facts()
-    facts["buyer"] = _as_named(question.buyer, rules)
-    said = {name: _free(name) for name in book.governments(rules)}
+    if question.buyer:
+        facts["buyer"] = rules.buyers.get(question.buyer.lower(), question.buyer)
+    said = {name: _free(name) for name in rules.governments}
     duties: list[Duty] = []
     if question.chip.kind == "cpu":
         return Ruling(said, (), at_home=False)
-    for rule in rules:
+    for rule in rules.on(question.on):
         name = rule.government
         settled = said[name].rule is not None
         if settled and rule.outcome in OUTCOMES:
@@ -201,9 +202,7 @@ def judge(question: Question, rules: Sequence[Rule] | None = None) -> Ruling:
     return Ruling(said, tuple(duties), domestic and question.owner == question.destination)
 
 
-def over(
-    question: Question, first: date, end: date, rules: Sequence[Rule] | None = None
-) -> list[Interval]:
+def over(question: Question, first: date, end: date, rules: Book | None = None) -> list[Interval]:
     """The rulings on the days `first <= day < end`, without gaps, alike neighbours joined."""
     rules = book.shipped() if rules is None else rules
     joined: list[Interval] = []
@@ -216,7 +215,7 @@ def over(
     return joined
 
 
-def _stretches(first: date, end: date, rules: Sequence[Rule]) -> Iterator[tuple[date, date]]:
+def _stretches(first: date, end: date, rules: Book) -> Iterator[tuple[date, date]]:
     """Between two neighbours nothing changes: no rule begins or ends, no group gains or loses."""
     changes = {day for rule in rules for day in (rule.first, rule.end)}
     for group in book.groups():
@@ -231,12 +230,6 @@ def _missing(rule: Rule, facts: Mapping[str, Any], on: date) -> tuple[str, ...]:
     if book.reaches(rule, facts, on) is None:
         absent = sorted({*absent, "parent"})
     return tuple(absent)
-
-
-def _as_named(buyer: str | None, rules: Sequence[Rule]) -> str | None:
-    """The buyer as the rules spell it."""
-    known = (name for rule in rules for field, name in rule.condition.names if field == "buyer")
-    return next((name for name in known if buyer and name.lower() == buyer.lower()), buyer)
 
 
 def _free(government: str) -> Verdict:

@@ -13,7 +13,7 @@ from gigafactory.stack import chips
 from gigafactory.stack.chips import Chip
 from gigafactory.stack.law import rules as book
 from gigafactory.stack.law import stacks
-from gigafactory.stack.law.rules import Rule
+from gigafactory.stack.law.rules import Book
 from gigafactory.stack.law.stacks import Stack
 from gigafactory.stack.law.verdict import READ_UP_TO, ROUTES, Question, Ruling, judge, over
 
@@ -45,7 +45,7 @@ class Way:
         return 1 - self.becomes / self.now if numbers and self.now else None
 
 
-def ways(question: Question, rules: Sequence[Rule] | None = None) -> list[Way]:
+def ways(question: Question, rules: Book | None = None) -> list[Way]:
     """Every single change that makes it lawful; none if it is so already, or if none would do."""
     rules = book.shipped() if rules is None else rules
     if judge(question, rules).may_stand:
@@ -55,7 +55,7 @@ def ways(question: Question, rules: Sequence[Rule] | None = None) -> list[Way]:
 
 
 def fastest(
-    question: Question, rules: Sequence[Rule] | None = None, datacenter: bool = False
+    question: Question, rules: Book | None = None, datacenter: bool = False
 ) -> tuple[Chip | Stack, Ruling] | None:
     """What may stand in the question's stead: of chips the highest dense 16-bit rate.
 
@@ -85,7 +85,7 @@ def _by_speed(like: Chip | Stack, on: date) -> Sequence[Chip | Stack]:
     return sorted(fit, key=lambda chip: -(chip.peak_flop_per_s or 0))
 
 
-def _numbers(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
+def _numbers(question: Question, rules: Book) -> Iterator[Way]:
     """For each number the highest value below the present one that is lawful."""
     stack = isinstance(question.chip, Stack)
     for field in ("hbm_bw_density",) if stack else (*LOWERED, "n_gpus"):
@@ -102,9 +102,7 @@ def _numbers(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
                 break
 
 
-def _limits(
-    question: Question, field: str, now: float, rules: Sequence[Rule]
-) -> list[tuple[float, bool]]:
+def _limits(question: Question, field: str, now: float, rules: Book) -> list[tuple[float, bool]]:
     """(limit, stay below it) from high to low, at most the present figure."""
     limits = {limit for rule in rules for name, limit in rule.condition.limits if name == field}
     if field == "tpp" and isinstance(question.chip, Chip) and question.chip.performance_density:
@@ -136,7 +134,7 @@ def _lowered(question: Question, field: str, value: float) -> Question:
     return replace(question, chip=chips.changed(chip, **changed))
 
 
-def _words(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
+def _words(question: Question, rules: Book) -> Iterator[Way]:
     """Another owner, out of the US itself, or no state's money."""
     changes: list[tuple[str, Any, Any]] = [
         ("owner", question.owner, question.destination),
@@ -155,7 +153,7 @@ def _words(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
             done.add(field)
 
 
-def _later(question: Question, rules: Sequence[Rule]) -> Iterator[Way]:
+def _later(question: Question, rules: Book) -> Iterator[Way]:
     """The first later day on which it is lawful, among the days of the rules."""
     end = max(READ_UP_TO, question.on) + LOOK_AHEAD
     for interval in over(question, question.on, min(end, date.max), rules)[1:]:
