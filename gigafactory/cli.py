@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, n
 import asyncio
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from gigafactory import estimates, lawful, places
-from gigafactory.door import AS_JSON, door, out, say
+from gigafactory.door import AS_JSON, door, keep_private, out, say
 from gigafactory.faults import Fault, Refused, nearest
 
 BLUEPRINT = Annotated[str, typer.Argument(help="a blueprint file, or the name of a shipped one")]
@@ -41,7 +40,7 @@ places.mount(app)
 
 def main() -> None:
     """Entry of the `gigafactory` command; what it writes is for its owner's eyes."""
-    os.umask(0o077)
+    keep_private()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # A pipe on Windows may not know `å`.

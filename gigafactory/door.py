@@ -3,10 +3,11 @@
 Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, nothing lost).
 """
 
-import errno
+import csv
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,16 +46,43 @@ def door(as_json: bool) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+_callers_umask = 0o022
+
+
+def keep_private() -> None:
+    """From here on, files are for their owner's eyes, but for those that people ask for."""
+    global _callers_umask
+    _callers_umask = os.umask(0o077)
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(path.parent))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file that people asked for: there whole or not at all, as open as theirs are.
+
+    A link is followed; a pipe or a terminal holds nothing to lose.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    real = path.resolve()
+    temporary = real.with_name(f".{real.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_callers_umask)
+        os.replace(temporary, real)
+    except OSError as error:
+        error.filename = str(path)  # And not the name that it had meanwhile.
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file, whole."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def say(value: Any, as_json: bool, shown: Callable[[], Any]) -> None:

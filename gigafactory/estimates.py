@@ -4,7 +4,6 @@
 predictions. Thin: they read what was asked, call `stack`, and print what came back.
 """
 
-import csv
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 
 from gigafactory import asked as asking
-from gigafactory.door import AS_JSON, door, out, say
+from gigafactory.door import AS_JSON, door, out, say, write_table, write_whole
 
 MODEL = Annotated[str, typer.Argument(help="a shipped model, or a path to a config.json")]
 ON = Annotated[str, typer.Option("--on", metavar="CHIP", help="a chip of the catalog: H100, B200")]
@@ -247,10 +246,7 @@ def predict(
         except stack.MissingColumns as error:
             what, hint = f"{table} is no table of {suite} runs", "docs/performance.md lists them"
             raise asking.refused(what, str(table), str(error), hint) from None
-        with output.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(stack.COLUMNS)
-            writer.writerows(line.cells() for line in lines)
+        write_table(output, stack.COLUMNS, [line.cells() for line in lines])
         without = sum(line.predicted is None for line in lines)
         told = {
             "rows": len(rows),
@@ -290,7 +286,7 @@ def score(
             what = "these tables do not belong together"
             raise asking.refused(what, where, why, "`gigafactory predict` that table") from None
         if plot:
-            plot.write_text(scatter.svg(report.pairs), encoding="utf-8")
+            write_whole(plot, scatter.svg(report.pairs))
         say(report.as_json(), as_json, lambda: screen.errors(report))
 
 

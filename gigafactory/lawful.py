@@ -3,9 +3,7 @@
 Thin: it reads what was asked, calls `stack.law`, and prints what came back.
 """
 
-import csv
 import math
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gigafactory import asked as asking
-from gigafactory.door import AS_JSON, door, say, write_whole
+from gigafactory.door import AS_JSON, door, say, write_table, write_whole
 from gigafactory.faults import nearest
 
 CHIP = Annotated[
@@ -170,7 +168,7 @@ def _cases(table: Path, out: Path | None, rules: Any, as_json: bool) -> None:
     rulings = answer(rows, rules, str(table))
     answers = [written(row["case_id"], ruling) for row, ruling in zip(rows, rulings, strict=True)]
     if out is not None:
-        write_whole(out, "".join(_csv_lines([ANSWERS, *(row.values() for row in answers)])))
+        write_table(out, ANSWERS, [row.values() for row in answers])
     different, compared = [], 0
     for row, said in zip(rows, answers, strict=True):
         expected = [row.get("expected_us", ""), row.get("expected_cn", "")]
@@ -197,14 +195,6 @@ def _cases(table: Path, out: Path | None, rules: Any, as_json: bool) -> None:
     ]
     full = {**told, "answers": [{**a, **b} for a, b in zip(answers, reasons, strict=True)]}
     say(full, as_json, lambda: screen.cases(answers, told))
-
-
-def _csv_lines(rows: Sequence[Any]) -> list[str]:
-    import io
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().splitlines(keepends=True)
 
 
 def _rules(table: Path | None) -> Any:

@@ -4,18 +4,18 @@ Thin: they read what was asked, call `stack.sites`, and print or draw what came 
 """
 
 import csv
-import io
 import math
-import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gigafactory import asked as asking
-from gigafactory.door import AS_JSON, door, say
+from gigafactory.door import AS_JSON, door, say, write_table, write_whole
+from gigafactory.faults import nearest
 
 COOLING = Annotated[str, typer.Option(help="air, direct-to-chip or immersion")]
 SOURCES = Annotated[bool, typer.Option("--sources", help="say where each figure is from, and when")]
@@ -69,7 +69,7 @@ def site(
 
         told = answers.place(found, cooling)
         if plot:
-            _write(plot, site_plots.place(told))
+            write_whole(plot, site_plots.place(told))
         say(told, as_json, lambda: screen.place(told, sources))
 
 
@@ -94,10 +94,10 @@ def sites(
     with door(as_json):
         from gigafactory.stack.sites import places as stack
 
-        asking.one_of("sort", sort, (*MAPS, "name"))
+        _one_of("sort", sort, (*MAPS, "name"))
         _cooling(cooling)
         if kind is not None:
-            asking.one_of("kind", kind, (*stack.KINDS, stack.COUNTRY))
+            _one_of("kind", kind, (*stack.KINDS, stack.COUNTRY))
         if plot:
             _drawable(plot, (".svg", ".html"))
         from gigafactory.console import sites as screen
@@ -105,7 +105,7 @@ def sites(
 
         told = answers.compare(stack.sites(kind), cooling, sort)
         if plot:
-            _write(plot, _drawn(told, plot.suffix.lower()))
+            write_whole(plot, _drawn(told, plot.suffix.lower()))
         say(told, as_json, lambda: screen.compare(told, sources))
 
 
@@ -135,8 +135,17 @@ def pue(
             raise _bad(cases, rows, error.row, error.column, error.why) from None
         errors = _errors(cases, rows, answers)
         lines = [[answer[name] for name in ANSWERS] for answer in answers]
-        _write_table(output, ANSWERS, lines)
-        told = {"rows": len(rows), "out": str(output), "errors": errors}
+        write_table(output, ANSWERS, lines)
+        told = {
+            "rows": len(rows),
+            "out": str(output),
+            "designs": dict(Counter(answer["design"] for answer in answers).most_common()),
+            "unstated_design": pue_cases.UNSTATED,
+            "design_not_stated": sum(not answer["design_stated"] for answer in answers),
+            "climate_not_stated": sum(not answer["climate_stated"] for answer in answers),
+            "errors": errors,
+            "answers": answers,
+        }
         say(told, as_json, lambda: screen.cases(told))
 
 
@@ -154,9 +163,18 @@ def _place(name: str) -> Any:
 
 
 def _cooling(name: str) -> None:
-    from gigafactory.stack.sites.cooling import COOLINGS
+    from gigafactory.stack.sites import answers
 
-    asking.one_of("cooling", name, COOLINGS)
+    _one_of("cooling", name, answers.ANYWHERE)
+
+
+def _one_of(what: str, given: str, known: Iterable[str]) -> None:
+    """Refuse a word that is not among the known ones, which are named once."""
+    if given not in known:
+        near = nearest(given, known)
+        hint = near if near.startswith("did you mean") else "take one of them"
+        why = f"known: {', '.join(known)}"
+        raise asking.refused(f"no {what} {given!r}", f"--{what}", why, hint)
 
 
 def _drawn(told: Any, suffix: str) -> str:
@@ -203,9 +221,9 @@ def _cases(path: Path) -> list[dict[str, str]]:
         what, why = f"{path} is no table of PUE", f"columns missing: {', '.join(missing)}"
         raise asking.refused(what, str(path), why, "docs/sites.md lists the columns")
     seen: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in zip(_lines(path, len(rows)), rows, strict=True):
         name = row["pue_id"].strip()
-        if name in seen:
+        if name and name in seen:
             what, why = f"{name!r} is there twice", f"lines {seen[name]} and {line}"
             raise asking.refused(what, f"{path}:{line}, pue_id", why, "keep one of them")
         seen[name] = line
@@ -214,10 +232,26 @@ def _cases(path: Path) -> list[dict[str, str]]:
 
 def _bad(path: Path, rows: Sequence[Mapping[str, str]], row: str, column: str, why: str) -> Any:
     """A row that cannot be read, with the line that it stands on."""
-    named = (line for line, case in enumerate(rows, 2) if case["pue_id"].strip() == row)
-    line = next(named, None) or int(row.removeprefix("row ")) + 1
-    what, where = f"{row} cannot be read", f"{path}:{line}, {column}"
-    return asking.refused(what, where, why, f"mend {column}; a blank cell is taken as unknown")
+    names = [case["pue_id"].strip() for case in rows]
+    number = names.index(row) if row in names else names.index("")
+    line = _lines(path, len(rows))[number]
+    what, where = f"{row if row in names else f'line {line}'} cannot be read", f"{path}:{line}"
+    hint = f"mend {column}; a blank cell is taken as unknown"
+    if column == "pue_id":
+        hint = "give every row a name of its own"
+    return asking.refused(what, f"{where}, {column}", why, hint)
+
+
+def _lines(path: Path, count: int) -> list[int]:
+    """The line of the file on which each row starts; blank lines and broken cells count."""
+    starts = []
+    if path.is_file():  # A pipe was read already.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader, start = csv.reader(file), 1
+            for row in reader:
+                starts += [start] if row else []
+                start = reader.line_num + 1
+    return starts[1:] if len(starts) == count + 1 else list(range(2, count + 2))
 
 
 def _errors(
@@ -255,25 +289,3 @@ def _errors(
         "worst_id": of["pue_id"],
         "inside": sum(one["low"] <= value <= one["high"] for _, one, value in known),
     }
-
-
-def _write_table(path: Path, header: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, content: str) -> None:
-    """All of it or nothing: written beside the file, then put in its place."""
-    if path.exists() and not path.is_file():  # A pipe or a terminal holds nothing to lose.
-        path.write_text(content, encoding="utf-8")
-        return
-    path = path.resolve()
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(content, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -565,7 +565,7 @@ def test_all_faults_of_all_rows_are_told_at_once():
         (("H100", "--to", "FR", "--over", "2022-2023", "--on", "2022-05-01"), "--over", ""),
         (("H100", "--to", "FR", "--out", "x.csv"), "--out", ""),
         (("H100", "--cases", "x.csv"), "--cases", ""),
-        (("H100", "--to", "FR", "--over", "2022-2023", "--plot", "no/x.svg"), "no", ""),
+        (("H100", "--to", "FR", "--over", "2022-2023", "--plot", "no/x.svg"), "no/x.svg", ""),
         (("--cases", "nowhere.csv"), "nowhere.csv", ""),
     ],
 )

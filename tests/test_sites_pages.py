@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from datetime import date
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from gigafactory import places
-from gigafactory.console import drawing, timeline, worldmap
+from gigafactory.console import drawing, site_plots, timeline, worldmap
+from gigafactory.console import sites as console_sites
 from gigafactory.stack import sites as catalog
 from gigafactory.stack.facts import BASES
-from gigafactory.stack.sites import answers, grid
+from gigafactory.stack.sites import answers, grid, pue_cases
 
 runner = typer.testing.CliRunner()
 app = typer.Typer()
@@ -170,8 +172,8 @@ def test_the_least_comes_first_and_the_unknown_last(word):
 def test_a_table_can_be_of_one_kind_and_in_the_order_of_names():
     rows = ask("sites", "--kind", "ai-site")["sites"]
     assert len(rows) == 21
-    names = [row["name"].lower() for row in rows]
-    assert names == sorted(names)
+    shown = [row["id"] for row in rows]
+    assert shown == sorted(shown)
 
 
 def test_sources_of_all_places_are_one_option_away():
@@ -189,7 +191,8 @@ def test_sources_of_all_places_are_one_option_away():
         (("site", "milan", "--cooling", "imersion"), "no cooling 'imersion'", "immersion"),
         (("site", "milan", "--plot", "year.png"), "year.png is no file to draw into", "year.svg"),
         (("sites", "--sort", "carbn"), "no sort 'carbn'", "did you mean carbon?"),
-        (("sites", "--kind", "ai"), "no kind 'ai'", "ai-site"),
+        (("sites", "--kind", "ai"), "no kind 'ai'", "take one of them"),
+        (("site", "milan", "--cooling", "sea-water"), "no cooling 'sea-water'", "chilled-water"),
         (("sites", "--plot", "map.pdf"), "map.pdf is no file to draw into", "map.svg"),
     ],
 )
@@ -197,6 +200,71 @@ def test_what_is_not_known_is_refused_with_what_would_do(words, what, remedy):
     fault = refusal(*words)
     assert fault["what"] == what
     assert remedy in fault["remedy"]
+
+
+@pytest.mark.parametrize("words", [("sites", "--kind", "xx"), ("site", "milan", "--cooling", "")])
+def test_the_known_words_are_said_once(words):
+    fault = refusal(*words)
+    assert fault["why"].startswith("known: ")
+    assert "known" not in fault["remedy"]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+@pytest.mark.parametrize("words", [("site", "ulanqab"), ("site", "milan"), ("sites",)])
+def test_no_figure_is_cut_however_narrow_the_terminal(words, columns):
+    told = ask(*words)
+    page = console_sites.place(told) if words[0] == "site" else console_sites.compare(told)
+    console = Console(width=columns, force_terminal=False)
+    with console.capture() as shown:
+        console.print(page)
+    assert "…" not in shown.get()
+    if columns == 40 and words == ("sites",):
+        assert "left out" in shown.get()
+
+
+def test_a_narrow_table_keeps_what_it_is_sorted_by():
+    console = Console(width=40, force_terminal=False)
+    with console.capture() as shown:
+        console.print(console_sites.compare(ask("sites", "--sort", "time-to-power")))
+    assert "wait" in shown.get().splitlines()[0]
+
+
+def test_a_published_round_trip_stands_beside_the_modelled_one():
+    trips = {one["id"]: one for one in ask("site", "milan")["nearest"]}
+    stated = trips["frankfurt"]["round_trip_published"]
+    assert (stated["value"], stated["basis"]) == (0.014, "published")
+    assert trips["frankfurt"]["round_trip"]["basis"] == "modelled"
+    assert trips["verviers"]["round_trip_published"] is None
+    assert "14 ms published" in run("site", "milan").stdout
+
+
+def test_data_centers_are_not_sourced_where_there_are_none():
+    assert "data centers" not in run("site", "milan", "--sources").stdout
+    assert "data centers" in run("site", "frankfurt", "--sources").stdout
+
+
+def test_colours_of_coolings_do_not_follow_the_one_asked_for():
+    told = ask("site", "milan", "--cooling", "immersion")
+    assert list(told["pue"]) == list(told["wue"]) == list(answers.DESIGNS)
+    assert list(ask("site", "milan", "--cooling", "dry")["pue"]) == [*answers.DESIGNS, "dry"]
+
+
+def test_entries_of_one_city_are_told_apart():
+    rows = ask("sites")["sites"]
+    labels = site_plots.labels(rows)
+    assert len(set(labels.values())) == len(rows)
+    assert (labels["dubai"], labels["dubai-announced"]) == ("Dubai", "Dubai (plan)")
+
+
+def test_a_flat_line_looks_flat_and_a_stand_in_says_why_to_the_pointer(tmp_path):
+    assert site_plots._span([0.048, 0.048]) == pytest.approx((0.024, 0.072))
+    assert site_plots._span([0.0, 0.0]) == (0.0, 1.0)
+    assert site_plots._span([1.0, 1.1]) == (1.0, 1.1)
+    plot = tmp_path / "milan.svg"
+    run("site", "milan", "--plot", plot)
+    drawn = plot.read_text(encoding="utf-8")
+    assert ">stand-in: AT</text>" in drawn
+    assert "<title>AT: no hourly price was found" in drawn
 
 
 def test_a_bad_sort_names_all_that_are_known():
@@ -372,6 +440,47 @@ def test_a_table_of_cases_is_answered_row_by_row(cases, tmp_path):
     errors = sorted((abs(float(rows[0]["pue"]) - 1.27), abs(float(rows[2]["pue"]) - 1.45)))
     assert told["errors"]["worst"] == pytest.approx(errors[1], abs=1e-9)
     assert told["errors"]["mean"] == pytest.approx(sum(errors) / 2, abs=1e-9)
+
+
+def test_json_holds_the_predictions_and_what_stood_in(cases, tmp_path):
+    lines = (*CASES, "A4,x,Milan,IT,45.5,9.2,2024,,a secret,,,,")
+    out = tmp_path / "answers.csv"
+    told = ask("pue", "--cases", cases(*lines), "--out", out)
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["pue"] for row in rows] == [str(answer["pue"]) for answer in told["answers"]]
+    assert set(told["answers"][0]) == set(pue_cases.COLUMNS)
+    assert [answer["design_stated"] for answer in told["answers"]] == [True, True, True, False]
+    assert "Milan" in told["answers"][3]["climate"]
+    assert told["designs"] == {"air": 3, "chilled-water": 1}
+    assert (told["design_not_stated"], told["climate_not_stated"]) == (1, 2)
+    said = " ".join(run("pue", "--cases", cases(*lines), "--out", out).stdout.split())
+    assert "cooling read as: 3 air, 1 chilled-water" in said
+    assert "no known word of cooling in 1 of them: taken as air" in said
+    assert "2 rows lack a climate" in said
+
+
+def test_a_bad_row_after_long_ones_is_named_with_the_line_of_the_file(cases, tmp_path):
+    long = 'A1,x,"Tokyo\nEast",JP,35.7,139.7,2024,1.27,air,14.8,26.3,11.7,23.0'
+    blank = CASES[1].replace("A2", " ")
+    fault = refusal("pue", "--cases", cases(long, "", blank), "--out", tmp_path / "o.csv")
+    assert fault["where"].endswith(":5, pue_id")
+    assert fault["what"] == "line 5 cannot be read"
+    assert "blank cell" not in fault["remedy"]
+
+
+def test_drawings_can_be_read_by_others_and_errors_name_the_file_asked_for(tmp_path, monkeypatch):
+    plot = tmp_path / "milan.svg"
+    run("site", "milan", "--plot", plot)
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert plot.stat().st_mode == plain.stat().st_mode
+
+    def full(path, *_, **__):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert refusal("site", "milan", "--plot", plot)["where"] == str(plot)
 
 
 def test_answers_in_the_table_change_no_prediction(cases, tmp_path):

@@ -145,10 +145,8 @@ def test_a_figure_of_a_country_is_stated_once_and_not_at_each_place():
         if row["quantity"] in ("carbon", "electricity_price", "water_stress") and row["value"]
     }
     for subject, quantity, value in own:
-        country = sites.site(subject).country
-        stated = places.text("places", country, quantity)
-        basis = sites.site(country).figures[quantity].basis
-        assert value != stated or basis == "assumed", (subject, quantity)
+        stated = facts.by_subject("places")[sites.site(subject).country][quantity]
+        assert value != stated.text or stated.basis == "assumed", (subject, quantity)
 
 
 # Names
@@ -253,6 +251,41 @@ def test_carbon_falls_back_to_the_zone_and_then_to_the_world():
     assert (world.proxy, world.basis) == ("mean of the world", "assumed")
 
 
+@pytest.mark.parametrize(
+    ("code", "value", "proxy", "basis"),
+    [
+        ("CA", 33.0, "grid zone CA-QC", "assumed"),
+        ("IN", 743.5, "grid zone IN-WE", "assumed"),
+        ("ES", 139.1, "", "derived"),
+        ("DE", 344.1, "", "published"),
+    ],
+)
+def test_a_countrys_carbon_is_its_grids_before_one_regions(code, value, proxy, basis):
+    carbon = sites.site(code).figures["carbon"]
+    assert carbon.value == pytest.approx(value, abs=0.1)
+    assert (carbon.proxy, carbon.basis) == (proxy, basis)
+    assert sites.place(code).carbon_g_per_kwh == carbon.value
+
+
+def test_carbon_of_a_zone_bears_the_years_of_its_data():
+    carbon = sites.site("milan").figures["carbon"]
+    assert carbon.as_of == "2023-2024"
+    assert "(2026-05-26)" in carbon.source
+
+
+def test_places_of_one_city_have_one_carbon():
+    riyadh = [sites.site(name).figures["carbon"].value for name in ("riyadh", "riyadh-humain")]
+    assert riyadh[0] == riyadh[1]
+
+
+def test_prices_are_delivered_ones():
+    """Wholesale alone would put Oslo first, a ratio on top of it Singapore last."""
+    price = {name: sites.site(name).figures["electricity_price"] for name in ("oslo", "singapore")}
+    assert {figure.basis for figure in price.values()} == {"estimate"}
+    assert price["oslo"].low < price["oslo"].value < price["oslo"].high
+    assert 0.17 <= price["singapore"].value <= 0.25
+
+
 def test_water_stress_that_no_source_has_stays_unknown_with_its_bound():
     stress = sites.site("frankfurt").figures["water_stress"]
     assert (stress.value, stress.basis, stress.high) == (None, "unknown", 3.26)
@@ -261,6 +294,7 @@ def test_water_stress_that_no_source_has_stays_unknown_with_its_bound():
 def test_power_is_in_watts_and_unknown_where_nobody_states_it():
     assert sites.site("abilene").figures["power"].value == 1.2e9
     assert sites.site("milan").figures["power"].basis == "unknown"
+    assert sites.site("milan").figures["power"].source == "no announced power found"
 
 
 # The way between places
@@ -323,6 +357,14 @@ def test_nine_of_ten_published_pairs_lie_in_the_range():
         for trip in [network.round_trip_s(*map(sites.site, pair))]
     ]
     assert sum(inside) / len(inside) >= 0.88
+
+
+def test_a_published_pair_is_that_of_the_city():
+    tokyo, announced, seoul = map(sites.site, ("tokyo", "tokyo-announced", "seoul"))
+    stated = network.published_round_trip_s(tokyo, seoul)
+    assert stated == network.published_round_trip_s(seoul, announced)
+    assert stated.basis == "published"
+    assert network.published_round_trip_s(sites.site("lulea"), tokyo) is None
 
 
 @pytest.mark.parametrize("factor", [0.93, 1.07])

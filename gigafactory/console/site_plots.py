@@ -3,6 +3,7 @@
 They draw what `stack/sites/answers.py` tells and add nothing to it.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +16,7 @@ Json = Mapping[str, Any]
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 SEASONS = {"DJF": "Dec–Feb", "MAM": "Mar–May", "JJA": "Jun–Aug", "SON": "Sep–Nov"}
+KINDS = {"alibaba-announced": "plan", "ai-site": "AI"}
 # Okabe and Ito's colours, which the colour-blind tell apart; by night lightened.
 DAY = ("#0072b2", "#c75000", "#00815d", "#a8457f")
 NIGHT = ("#56b4e9", "#ff9f4a", "#2fcb9a", "#e79bc6")
@@ -59,6 +61,8 @@ class Panel:
     curves: Mapping[str, Sequence[float]]
     ticks: Sequence[tuple[float, str]]
     basis: str = ""
+    why: str = ""
+    """More on the basis, told to a pointer that rests on it."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def panels_of(told: Json) -> list[Panel]:
     for key, title in (("electricity_price", "Electricity price"), ("carbon", "Grid carbon")):
         shape = told["hours"][key]
         curves = {SEASONS[season]: values for season, values in shape["by_season"].items()}
-        panels.append(Panel(title, shape["unit"], curves, hours, _basis(shape)))
+        panels.append(Panel(title, shape["unit"], curves, hours, _basis(shape), shape["proxy"]))
     climate = told["climate"]
     bulbs = {"dry bulb": climate["dry_bulb"], "wet bulb": climate["wet_bulb"]}
     curves = {name: bulb["by_month"] for name, bulb in bulbs.items()}
@@ -150,7 +154,13 @@ def by_cooling(rows: Sequence[Json], quantity: str, title: str) -> str:
     values = [of["value"] for row in rows for of in row[quantity].values()] or [0.0]
     ticks = drawing.steps(min(values), max(values), 6)
     font = COLUMN.font
-    box = Box(9.6 * font, 5 * font, COLUMN_WIDTH - 30, 5 * font + ROW * len(ordered))
+    names = labels(rows)
+    box = Box(
+        0.6 * max(map(len, names.values()), default=0) * font + 16,
+        5 * font,
+        COLUMN_WIDTH - 30,
+        5 * font + ROW * len(ordered),
+    )
 
     def draw(layer: Layer) -> str:
         parts = [text(8, 1.2 * font, f"{title} (modelled)", "strong")]
@@ -165,7 +175,7 @@ def by_cooling(rows: Sequence[Json], quantity: str, title: str) -> str:
             parts.append(text(at, box.top - 10, f"{tick:.4g}", "soft middle"))
         for place, row in enumerate(ordered):
             y = box.top + (place + 0.5) * ROW
-            parts.append(text(box.left - 12, y + 0.34 * font, _short(row, 15), "end"))
+            parts.append(text(box.left - 12, y + 0.34 * font, names[row["id"]], "end"))
             figures = [row[quantity][design] for design in designs]
             spots = [_at(of["value"], ticks, box.left, box.right) for of in figures]
             parts.append(_line(min(spots), y, max(spots), y))
@@ -179,7 +189,7 @@ def by_cooling(rows: Sequence[Json], quantity: str, title: str) -> str:
 
 def world(rows: Sequence[Json], key: str, title: str, unit: str, form: str) -> str:
     """All places on the map, coloured by the figure `key`."""
-    points = []
+    points, names = [], labels(rows)
     for row in rows:
         figure = row["figures"][key]
         count = sum(
@@ -187,7 +197,7 @@ def world(rows: Sequence[Json], key: str, title: str, unit: str, form: str) -> s
         )
         points.append(
             worldmap.Point(
-                name=label(row),
+                name=names[row["id"]],
                 latitude=row["latitude"],
                 longitude=row["longitude"],
                 value=figure["value"],
@@ -221,6 +231,17 @@ def label(row: Json) -> str:
     return str(row["city"] or row["country_name"])
 
 
+def labels(rows: Sequence[Json]) -> dict[str, str]:
+    """Id -> name of each place; those of one city but the open region bear their kind, too."""
+    often = Counter(map(label, rows))
+    return {
+        row["id"]: f"{label(row)} ({kind})"
+        if often[label(row)] > 1 and (kind := KINDS.get(row["kind"]))
+        else label(row)
+        for row in rows
+    }
+
+
 def own(figure: Json) -> bool:
     """Is it the place's own figure, neither modelled nor a stand-in?"""
     return not figure["proxy"] and figure["basis"] not in ("modelled", "assumed", "estimate")
@@ -245,13 +266,14 @@ def _panel(panel: Panel, layer: Layer) -> str:
         bottom=PANEL_HEIGHT - 1.5 * layer.font,
     )
     values = [value for curve in panel.curves.values() for value in curve]
-    up = drawing.steps(min(values), max(values), 6 if layer.name == "wide" else 4)
+    low, high = _span(values)
+    up = drawing.steps(low, high, 6 if layer.name == "wide" else 4)
     said = f"{panel.title}, {panel.unit}" if panel.unit else panel.title
     parts = [text(8, 1.1 * layer.font, said, "strong")]
     if layer.name != "narrow" and panel.basis:
         start = 16 + layer.width(said, 1.12)
-        room = int((PANEL_WIDTH - start) / layer.width("a"))
-        parts.append(text(start, 1.1 * layer.font, _cut(panel.basis, room), "soft"))
+        words = text(start, 1.1 * layer.font, panel.basis, "soft")
+        parts.append(f"<g>{words}<title>{escape(panel.why)}</title></g>" if panel.why else words)
     parts.append(_grid(box, up, layer))
     count = max(len(curve) for curve in panel.curves.values())
     for step, words in panel.ticks[:: 2 if layer.name == "narrow" else 1]:
@@ -270,6 +292,14 @@ def _panel(panel: Panel, layer: Layer) -> str:
         more = f'style="fill:var(--s{number})"'
         parts.append(text(box.right + 8, y + 0.34 * layer.font, name, "", more))
     return "".join(parts)
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """The least and the greatest; wider where they are all but one, so that flat looks flat."""
+    low, high = min(values), max(values)
+    if high - low >= 0.01 * abs(high) and high > low:
+        return low, high
+    return (0.5 * low, 1.5 * high) if low > 0 else (0.0, 1.0)
 
 
 def _spread(ends: list[tuple[float, int, str]], gap: float, box: Box) -> list[Any]:
@@ -359,17 +389,10 @@ def _at(value: float, ticks: Sequence[float], start: float, end: float) -> float
     return start + (end - start) * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
 
-def _short(row: Json, letters: int) -> str:
-    return _cut(label(row), letters)
-
-
-def _cut(said: str, letters: int) -> str:
-    """At most so many letters."""
-    return said if len(said) <= letters else f"{said[: max(letters - 1, 0)]}…"
-
-
 def _basis(shape: Json) -> str:
-    return f"stand-in: {shape['proxy']}" if shape["proxy"] else str(shape["basis"])
+    """In a word or two; a stand-in says why behind its colon."""
+    stand_in = shape["proxy"].partition(":")[0]
+    return f"stand-in: {stand_in}" if stand_in else str(shape["basis"])
 
 
 def _heading(told: Json) -> str:

@@ -3,14 +3,16 @@
 Every figure bears its basis: a word beside it, or a letter behind it with a key below.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from gigafactory.console.site_plots import MONTHS, SEASONS
+from gigafactory.stack.sites.answers import SORTS
 
 Json = Mapping[str, Any]
 
@@ -67,17 +69,34 @@ COLUMNS = (
     ("water_stress", "dry", "{:.1f}"),
     ("time_to_power", "wait", "{:.0f}"),
 )
+FIRST_TO_GO = ("kind", "DCs")
+"""Columns that a narrow terminal does without; then the last ones, but never the sorted one."""
+ROOM = 60
+"""From so many characters on, names and ranges of figures stand on one line."""
+NARROW = 76
+"""Below so many characters an hour has one, else two."""
 DIGITS = 5
 """A column's figures stand under each other, whatever marks follow them."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What `draw` makes of the width that there is."""
+
+    draw: Callable[[int], RenderableType]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.draw(options.max_width)
+
+
 def place(told: Json, sources: bool = False) -> RenderableType:
     """One place: where it is, its figures, its days and months, its neighbours."""
-    parts: list[RenderableType] = [_heading(told), "", _figures(told), ""]
+    figures = Fitted(lambda width: _figures(told, width))
+    parts: list[RenderableType] = [_heading(told), "", figures, ""]
     for key, words in (("electricity_price", "dear"), ("carbon", "dirty")):
-        parts += [_day(told["hours"][key], LABELS[key], words), ""]
-    parts += [_months(told), "", _neighbours(told["nearest"])]
+        parts += [_day_fitted(told["hours"][key], LABELS[key], words), ""]
+    parts += [Fitted(lambda width: _months(told, width)), "", _neighbours(told["nearest"])]
     if sources:
         parts += ["", _sources(_origins(told))]
     else:
@@ -87,16 +106,6 @@ def place(told: Json, sources: bool = False) -> RenderableType:
 
 def compare(told: Json, sources: bool = False) -> RenderableType:
     """All places in one table, in the order asked for."""
-    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("DCs", justify="right", no_wrap=True)
-    for _, heading, _ in COLUMNS:
-        table.add_column(heading.rjust(DIGITS), no_wrap=True)
-    for row in told["sites"]:
-        figures = row["figures"]
-        cells = [_marked(figures[key], form) for key, _, form in COLUMNS]
-        table.add_row(row["id"], SHORT_KINDS[row["kind"]], _data_centers(figures), *cells)
     total = told["sum"]
     said = (
         f"{total['regions']} regions of Alibaba Cloud: {total['data_centers_sourced']} data "
@@ -109,12 +118,14 @@ def compare(told: Json, sources: bool = False) -> RenderableType:
         f"centers with a source, +n assumed. {PROXY} stand-in, m modelled, d derived, e estimate, "
         "r recalled, a assumed, - unknown"
     )
+    table = Fitted(lambda width: _places(told, width))
     parts: list[RenderableType] = [table, "", Text(said, style="bold"), Text(key, style="dim")]
     if sources:
         origins = [
             (LABELS[name], row["id"], row["figures"][name])
             for name in ("data_centers", "data_centers_assumed", *(key for key, _, _ in COLUMNS))
             for row in told["sites"]
+            if not _none(name, row["figures"][name])
         ]
         parts += ["", _sources(origins)]
     return Group(*parts)
@@ -122,7 +133,21 @@ def compare(told: Json, sources: bool = False) -> RenderableType:
 
 def cases(told: Json) -> RenderableType:
     """How many rows were answered, and how far off they are where the table has the answers."""
-    lines: list[RenderableType] = [f"{told['out']}: PUE of {told['rows']} rows (modelled)"]
+    designs = ", ".join(f"{count} {name}" for name, count in told["designs"].items())
+    lines: list[RenderableType] = [
+        f"{told['out']}: PUE of {told['rows']} rows (modelled)",
+        f"cooling read as: {designs}",
+    ]
+    if told["design_not_stated"]:
+        lines.append(
+            f"no known word of cooling in {told['design_not_stated']} of them: taken as "
+            f"{told['unstated_design']}"
+        )
+    if told["climate_not_stated"]:
+        lines.append(
+            f"{told['climate_not_stated']} rows lack a climate: a catalogued place's stands in, "
+            "and --json says which"
+        )
     errors = told["errors"]
     if errors:
         aside = f"; {errors['set_aside']} unfit rows set aside" if errors["set_aside"] else ""
@@ -134,6 +159,36 @@ def cases(told: Json) -> RenderableType:
     else:
         lines.append(Text("the table has no answers to compare with", style="dim"))
     return Group(*lines)
+
+
+def _places(told: Json, width: int) -> RenderableType:
+    """The table of all places, without the columns for which there is no room."""
+    rows = told["sites"]
+    columns = {
+        "": [Text(row["id"]) for row in rows],
+        "kind": [Text(SHORT_KINDS[row["kind"]]) for row in rows],
+        "DCs": [Text(_data_centers(row["figures"]), justify="right") for row in rows],
+    }
+    for key, heading, form in COLUMNS:
+        columns[heading.rjust(DIGITS)] = [_marked(row["figures"][key], form) for row in rows]
+    sorted_by = next((name for key, name, _ in COLUMNS if key == SORTS[told["sort"]]), "")
+    kept = ("", sorted_by.rjust(DIGITS))
+    wide = {name: max(len(name), *map(len, cells), 0) + 1 for name, cells in columns.items()}
+    go = [*FIRST_TO_GO, *(name for name in reversed(columns) if name not in FIRST_TO_GO)]
+    left_out = []
+    for name in go:
+        if name not in kept and sum(wide.values()) > width:
+            left_out.append(name.strip())
+            del columns[name], wide[name]
+    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    if not left_out:
+        return table
+    said = f"left out, for the terminal is narrow: {', '.join(left_out)}"
+    return Group(table, Text(said, style="yellow"))
 
 
 def _heading(told: Json) -> Text:
@@ -150,11 +205,12 @@ def _heading(told: Json) -> Text:
     return text
 
 
-def _figures(told: Json) -> Table:
+def _figures(told: Json, width: int) -> Table:
+    whole = width >= ROOM
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=whole, style="dim", overflow="fold")
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column(no_wrap=whole, overflow="fold")
     table.add_column()
     figures, climate = told["figures"], told["climate"]
     cooled = f" ({told['cooling']})"
@@ -173,7 +229,7 @@ def _figures(told: Json) -> Table:
         ("design_wet_bulb", "", "{:.1f}", "°C"),
     ):
         figure = figures.get(name) or climate.get(name)
-        if figure is None or (name.startswith("data_centers") and figure["value"] == 0):
+        if figure is None or _none(name, figure):
             continue
         scale = 1e-6 if name == "power" else 1.0
         table.add_row(label or LABELS[name], *_written(figure, form, unit, scale))
@@ -194,23 +250,32 @@ def _written(figure: Json, form: str, unit: str, scale: float) -> tuple[str, str
     return form.format(figure["value"] * scale), said.strip(), basis
 
 
-def _day(shape: Json, name: str, bad: str) -> Table:
-    """Each season's day as a row of blocks, all on one scale."""
+def _none(name: str, figure: Json) -> bool:
+    """Is it a count of data centers where there are none to count?"""
+    return name.startswith("data_centers") and figure["value"] == 0
+
+
+def _day_fitted(shape: Json, name: str, bad: str) -> Fitted:
+    return Fitted(lambda width: _day(shape, name, bad, 1 if width < NARROW else 2))
+
+
+def _day(shape: Json, name: str, bad: str, letters: int) -> Table:
+    """Each season's day as a row of blocks, so many an hour, all on one scale."""
     least = min(min(values) for values in shape["by_season"].values())
     most = max(max(values) for values in shape["by_season"].values())
     table = Table(box=None, pad_edge=False, show_header=False, title_justify="left")
     table.title, table.title_style = f"{name} by hour of the local day, {shape['unit']}", "bold"
     table.add_column(no_wrap=True, style="dim")
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, style="dim")
+    table.add_column(style="dim")
     form = "{:.3f}" if most < 10 else "{:.0f}"
     for season, values in shape["by_season"].items():
         ends = f"{form.format(min(values))} to {form.format(max(values))}"
-        bar = "".join(_block(value, least, most) * 2 for value in values)
+        bar = "".join(_block(value, least, most) * letters for value in values)
         table.add_row(SEASONS[season], Text(bar, style="cyan"), ends)
-    ruler = "".join(f"{hour:<12}" for hour in (0, 6, 12, 18)).rstrip()
+    ruler = "".join(f"{hour:<{6 * letters}}" for hour in (0, 6, 12, 18)).rstrip()
     table.add_row("", Text(ruler, style="dim"), "")
-    basis = f"shape {shape['basis']}"
+    basis = str(shape["basis"])
     if shape["proxy"]:
         basis += f", stand-in: {shape['proxy']}"
     table.caption = f"{_extremes(shape, bad)}; {basis}"
@@ -229,46 +294,61 @@ def _extremes(shape: Json, bad: str) -> str:
     )
 
 
-def _months(told: Json) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 1, 0, 0))
-    table.title, table.title_justify, table.title_style = "by month, modelled", "left", "bold"
-    table.add_column("", no_wrap=True)
-    for month in (*MONTHS, "year"):
-        table.add_column(month, justify="right", no_wrap=True)
+def _months(told: Json, width: int) -> RenderableType:
+    """The year by month; one table, or several below each other where there is less room."""
     climate = told["climate"]
-    for name, label in (("dry_bulb", "dry bulb °C"), ("wet_bulb", "wet bulb °C")):
-        _row(table, label, climate[name]["by_month"], climate[name]["year"], "{:.1f}")
-    humid = climate["relative_humidity"]
-    _row(table, "humidity %", humid["by_month"], humid["year"], "{:.0f}")
-    for key, form, title in (("pue", "{:.2f}", "PUE"), ("wue", "{:.2f}", "litres per kWh")):
-        table.add_row(Text(title, style="bold dim"))
+    rows = [("", [*MONTHS, "year"])]
+    for name, label, form in (
+        ("dry_bulb", "dry bulb °C", "{:.1f}"),
+        ("wet_bulb", "wet bulb °C", "{:.1f}"),
+        ("relative_humidity", "humidity %", "{:.0f}"),
+    ):
+        values = [*climate[name]["by_month"], climate[name]["year"]]
+        rows.append((label, [form.format(value) for value in values]))
+    for key, title in (("pue", "PUE"), ("wue", "litres per kWh")):
+        rows.append((title, []))
         for design, of in told[key].items():
-            _row(table, design, of["by_month"], of["year"]["value"], form)
-    stand_in = climate["dry_bulb"]["proxy"]
-    if stand_in:
-        table.caption, table.caption_justify = f"stand-in: {stand_in}", "left"
-        table.caption_style = "yellow"
-    return table
-
-
-def _row(table: Table, label: str, months: Sequence[float], year: float, form: str) -> None:
-    table.add_row(label, *(form.format(value) for value in months), f"[b]{form.format(year)}")
+            values = [*of["by_month"], of["year"]["value"]]
+            rows.append((design, [f"{value:.2f}" for value in values]))
+    label_width = max(len(label) for label, _ in rows)
+    columns = zip(*(cells for _, cells in rows if cells), strict=True)
+    wide = [max(map(len, column)) + 1 for column in columns]
+    room = width - label_width
+    each = next(  # As even as can be: 13, then 7 + 6.
+        each
+        for each in (13, 7, 5, 4, 3, 2, 1)
+        if each == 1 or max(sum(wide[at : at + each]) for at in range(0, 13, each)) <= room
+    )
+    parts: list[RenderableType] = [Text("by month, modelled", style="bold")]
+    for start in range(0, len(wide), each):
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
+        table.add_column(min_width=label_width)
+        for _ in range(each):
+            table.add_column(justify="right", no_wrap=True)
+        for label, cells in rows:
+            shown = cells[start : start + each]
+            style = "bold dim" if label in ("", "PUE", "litres per kWh") else ""
+            table.add_row(label, *shown, style=style)
+        parts.append(table)
+    if climate["dry_bulb"]["proxy"]:
+        parts.append(Text(f"stand-in: {climate['dry_bulb']['proxy']}", style="yellow"))
+    return Group(*parts)
 
 
 def _neighbours(nearest: Sequence[Json]) -> Table:
+    """The modelled round trips, and the published ones where somebody measured."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.title, table.title_justify, table.title_style = "nearest by round trip", "left", "bold"
-    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, style="dim")
+    table.add_column(style="dim", overflow="fold")
     for other in nearest:
-        trip = other["round_trip"]
-        span = f"[{trip['low'] * 1e3:.3g} to {trip['high'] * 1e3:.3g}]"
-        table.add_row(
-            other["id"],
-            f"{trip['value'] * 1e3:.3g} ms",
-            f"{span} {trip['basis']}, {other['distance_m'] / 1e3:,.0f} km",
-        )
+        trip, stated = other["round_trip"], other["round_trip_published"]
+        said = f"[{trip['low'] * 1e3:.3g} to {trip['high'] * 1e3:.3g}] {trip['basis']}"
+        said += f", {other['distance_m'] / 1e3:,.0f} km"
+        if stated:
+            said += f"; {stated['value'] * 1e3:.3g} ms {stated['basis']}"
+        table.add_row(other["id"], f"{trip['value'] * 1e3:.3g} ms", said)
     return table
 
 
@@ -290,7 +370,9 @@ def _origins(told: Json) -> list[tuple[str, str, Json]]:
     """(label, other place if any, record with source and date) of every figure on the page."""
     here = ""
     origins: list[tuple[str, str, Json]] = [
-        (LABELS.get(name, name), here, figure) for name, figure in told["figures"].items()
+        (LABELS.get(name, name), here, figure)
+        for name, figure in told["figures"].items()
+        if not _none(name, figure)
     ]
     for name, shape in told["hours"].items():
         origins.append((f"{LABELS[name]} by hour", here, shape))
@@ -299,7 +381,8 @@ def _origins(told: Json) -> list[tuple[str, str, Json]]:
     for key in ("pue", "wue"):
         for design, of in told[key].items():
             origins.append((f"{LABELS[key]} ({design})", here, of["year"]))
-    origins += [("round trip", other["id"], other["round_trip"]) for other in told["nearest"]]
+    for key in ("round_trip", "round_trip_published"):
+        origins += [("round trip", one["id"], one[key]) for one in told["nearest"] if one[key]]
     return origins
 
 

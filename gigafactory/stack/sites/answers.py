@@ -2,7 +2,7 @@
 
 USD/kWh, gCO2e/kWh, W, months, s, m, degrees Celsius, L/kWh; hours are those of the local civil
 clock, months the local calendar's. Every figure says its basis, source and date. `modelled` is
-what comes out of the models of weather and cooling.
+what comes out of the models of hours, weather, cooling and distance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,8 @@ Json = dict[str, Any]
 
 DESIGNS = ("air", "direct-to-chip", "immersion")
 """What planners choose from, and what every page shows."""
+ANYWHERE = tuple(name for name in cooling.COOLINGS if name != "sea-water")
+"""Designs that a place can be asked for: not every one lies by the sea or a cold lake."""
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 SEASON_OF_MONTH = np.array([0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 0])
 METRICS = {"electricity_price": ("price", "USD/kWh"), "carbon": ("carbon", "gCO2e/kWh")}
@@ -46,7 +48,7 @@ SORTS = {
 def place(site: Site, design: str = "air") -> Json:
     """All that is known of one place: figures, hours, climate, overhead by cooling, distances."""
     seen = weather.weather([site])
-    designs = list(dict.fromkeys((design, *DESIGNS)))
+    designs = dict.fromkeys((*DESIGNS, design))
     overhead = {name: _overhead(site, seen, name) for name in designs}
     pue = {name: of[0] for name, of in overhead.items()}
     wue = {name: of[1] for name, of in overhead.items()}
@@ -70,7 +72,7 @@ def compare(found: Sequence[Site], design: str = "air", sort: str = "name") -> J
     seen = weather.weather(found)
     overhead = {
         name: cooling.annual(seen.dry_bulb_c, seen.wet_bulb_c, name)
-        for name in dict.fromkeys((design, *DESIGNS))
+        for name in dict.fromkeys((*DESIGNS, design))
     }
     rows = []
     for number, site in enumerate(found):
@@ -119,9 +121,9 @@ def _hours(site: Site, metric: str, unit: str) -> Json:
         "most_hour": None if flat else int(day.argmax()),
         "least_season": None if flat else SEASONS[int(year.argmin())],
         "most_season": None if flat else SEASONS[int(year.argmax())],
-        "basis": shape.basis,
-        "source": shape.source,
-        "as_of": shape.as_of,
+        "basis": "modelled",
+        "source": f"shape ({shape.basis}): {shape.source}",
+        "as_of": shape.years or shape.as_of,
         "proxy": shape.proxy,
     }
 
@@ -207,8 +209,17 @@ def _nearest(site: Site) -> list[Json]:
     reached.sort(key=lambda found: (found[0].value or 0, found[2].id))
     told: dict[str, Json] = {}
     for trip, distance_m, other in reached:
-        entry = {"id": other.id, "name": other.name, "distance_m": distance_m}
-        told.setdefault(other.city or other.id, entry | {"round_trip": asdict(trip)})
+        stated = network.published_round_trip_s(site, other)
+        told.setdefault(
+            other.city or other.id,
+            {
+                "id": other.id,
+                "name": other.name,
+                "distance_m": distance_m,
+                "round_trip": asdict(trip),
+                "round_trip_published": stated and asdict(stated),
+            },
+        )
     return list(told.values())[:NEAREST]
 
 
@@ -231,7 +242,7 @@ def _sum() -> Json:
 def _rank(row: Mapping[str, Any], sort: str) -> tuple[bool, Any, str]:
     name = row["name"].lower()
     if not SORTS[sort]:
-        return (False, name, row["id"])
+        return (False, row["id"], name)
     value = row["figures"][SORTS[sort]]["value"]
     return (value is None, 0 if value is None else value, name)
 

@@ -40,11 +40,24 @@ def round_trip_s(a: Site, b: Site) -> Figure:
         low=low_s,
         high=high_s,
         unit="s",
-        basis="derived",
-        source="modelled: great circles through gateways, speed of light in fibre, route factor "
+        basis="modelled",
+        source="great circles through gateways, speed of light in fibre, route factor "
         "and overhead of data/latencies.csv",
         as_of="2026-11",
     )
+
+
+def published_round_trip_s(a: Site, b: Site) -> Figure | None:
+    """The published round trip between the cities of two places; None if nobody states one."""
+    pairs = published()
+    for one in _same_city(a):
+        for other in _same_city(b):
+            fact = pairs.get((one, other)) or pairs.get((other, one))
+            if fact:
+                return Figure(
+                    *(fact.value, fact.low, fact.high, "s", fact.basis, fact.source, fact.as_of)
+                )
+    return None
 
 
 def cable_m(a: Site, b: Site) -> float:
@@ -65,6 +78,7 @@ def fibre_m_per_s() -> float:
     return LIGHT_M_PER_S / _model("refraction")
 
 
+@cache
 def published() -> dict[tuple[str, str], Fact]:
     """The published round trips, in s, by the ids of the two places."""
     found: dict[tuple[str, str], Fact] = {}
@@ -73,6 +87,13 @@ def published() -> dict[tuple[str, str], Fact]:
             a, _, b = fact.subject.partition("/")
             found[a, b] = fact
     return found
+
+
+def _same_city(place: Site) -> list[str]:
+    """Ids of the places of that city, this one first."""
+    city = (place.city, place.country)
+    others = [one.id for one in places.sites() if one.city and (one.city, one.country) == city]
+    return list(dict.fromkeys((place.id, *others)))
 
 
 def _arc_m(a: Point, b: Point) -> float:

@@ -208,30 +208,36 @@ def _world(at: _At, quantity: str) -> Figure | None:
     return figure and _stand_in(figure, "mean of the world")
 
 
+def _whole_country(at: _At, quantity: str) -> Figure | None:
+    """The country's figure, unless its row says that one part of it stands for all."""
+    figure = _country(at, quantity)
+    stated = _stated("places", at.country, quantity)
+    return None if stated and stated.proxy else figure
+
+
 def _own_zone_carbon(at: _At, quantity: str) -> Figure | None:
     """Life-cycle mean of the grid zone that the place lies in.
 
     It goes before a figure of the place's own: those that are published count direct emissions
     alone, or do not say, and could not be compared with the life-cycle ones of countries.
     """
-    mean = _zone_means("carbon_lca").get(at.grid_zone) if at.site else None
-    return mean and Figure(
-        value=mean[0],
-        low=None,
-        high=None,
-        unit="gCO2e/kWh",
-        basis="derived",
-        source=f"mean of the hours of grid zone {at.grid_zone}, life cycle: {mean[1]}",
-        as_of=mean[2],
-    )
+    return _zone_mean(at.grid_zone) if at.site else None
 
 
 def _zone_carbon(at: _At, quantity: str) -> Figure | None:
-    mean = _zone_means("carbon_lca").get(at.grid_zone)
+    """The same for a country: the zone is the whole of it, or stands in for it."""
+    figure = _zone_mean(at.grid_zone)
+    if figure is None or at.grid_zone == at.country:
+        return figure
+    return _stand_in(figure, f"grid zone {at.grid_zone}")
+
+
+def _zone_mean(zone: str) -> Figure | None:
+    mean = _zone_means("carbon_lca").get(zone)
     if mean is None:
         return None
-    proxy = f"grid zone {at.grid_zone}"
-    return Figure(mean[0], None, None, "gCO2e/kWh", "assumed", mean[1], mean[2], proxy)
+    source = f"mean of the hours of grid zone {zone}, life cycle: {mean[1]}"
+    return Figure(mean[0], None, None, "gCO2e/kWh", "derived", source, mean[2])
 
 
 def _wholesale(at: _At, quantity: str) -> Figure | None:
@@ -285,6 +291,8 @@ def _count(at: _At, quantity: str) -> Figure | None:
     ]
     total = float(sum(figure.value or 0 for figure in inside if figure))
     source = "sum over the open regions of Alibaba Cloud in data/sites.csv"
+    if at.site:
+        source = "no open region of Alibaba Cloud in data/sites.csv"
     return Figure(total, None, None, "1", "derived", source, "2026-11")
 
 
@@ -297,7 +305,7 @@ Step = Callable[[_At, str], Figure | None]
 # Where each figure is looked for, nearest first.
 CHAINS: Mapping[str, tuple[Step, ...]] = {
     "electricity_price": (_own, _country, _wholesale, _part_of_world, _median),
-    "carbon": (_own_zone_carbon, _own, _country, _zone_carbon, _world),
+    "carbon": (_own_zone_carbon, _whole_country, _zone_carbon, _own, _country, _world),
     "water_stress": (_own, _country),
     "time_to_power": (_own, _country, _part_of_world),
     "power": (_own, _unstated),
@@ -317,7 +325,7 @@ def _figure(at: _At, quantity: str) -> Figure:
         figure = step(at, quantity)
         if figure and figure.value is not None:
             return figure
-        unknown = unknown if figure is None else figure
+        unknown = unknown or figure  # The nearest one says best why.
     assert unknown, f"no row says even that {quantity} of {at} is unknown"
     return unknown
 
@@ -419,7 +427,10 @@ def _aliases(table: str, subject: str) -> list[str]:
 
 @cache
 def _price_ratios() -> dict[str, float]:
-    """Price zone -> delivered price over the day-ahead mean, where a source gives both."""
+    """Price zone -> delivered price over the day-ahead mean, where a source gives both.
+
+    An estimate is none: it was made from a wholesale price itself.
+    """
     ratios: dict[str, float] = {}
     for subject in _subjects():
         zone = text("sites", subject, "price_zone")
@@ -427,7 +438,9 @@ def _price_ratios() -> dict[str, float]:
         stated = _stated("sites", subject, "electricity_price") or _stated(
             "places", code, "electricity_price"
         )
-        if zone in _wholesale_prices() and stated and stated.value and not stated.proxy:
+        if stated is None or stated.proxy or stated.basis == "estimate":
+            continue
+        if zone in _wholesale_prices() and stated.value:
             ratios.setdefault(zone, stated.value / _wholesale_prices()[zone][0])
     return ratios
 
@@ -440,7 +453,7 @@ def _delivered_over_wholesale() -> tuple[float, float, float]:
 
 @cache
 def _wholesale_prices() -> dict[str, tuple[float, str, str]]:
-    """Zone -> (mean of the day-ahead or spot price in USD/kWh, source, date)."""
+    """Zone -> (mean of the day-ahead or spot price in USD/kWh, source, years)."""
     return {
         **_zone_means("price_day_ahead"),
         **_zone_means("price_day_ahead_or_spot"),
@@ -449,7 +462,7 @@ def _wholesale_prices() -> dict[str, tuple[float, str, str]]:
 
 @cache
 def _zone_means(metric: str) -> dict[str, tuple[float, str, str]]:
-    """Zone -> (annual mean of the curves in `data/grid.csv`, source, date); money in USD/kWh."""
+    """Zone -> (annual mean of the curves in `data/grid.csv`, source, years); money in USD/kWh."""
     means: dict[str, tuple[float, str, str]] = {}
     for row in facts.rows("grid"):
         suspect = row["notes"].startswith("suspect")  # BR-SP repeats most of its hours
@@ -459,7 +472,7 @@ def _zone_means(metric: str) -> dict[str, tuple[float, str, str]]:
         above, _, below = row["unit"].partition("/")
         if below == "MWh":
             mean *= money.rates()[above] / 1000
-        means[row["zone"]] = (mean, row["source"], row["as_of"])
+        means[row["zone"]] = (mean, f"{row['source']} ({row['as_of']})", row["years"])
     return means
 
 

@@ -25,7 +25,10 @@ from gigafactory.stack.sites import cooling, places, weather
 CLIMATE = ("t_mean_c", "t_hottest_month_c", "wb_mean_c", "wb_hottest_month_c")
 READ = ("operator", "site", "iso2", "lat", "lon", "cooling_type", *CLIMATE)
 """Columns that an answer depends on, beside the row's name."""
-COLUMNS = ("pue_id", "pue", "low", "high", "wue_l_kwh", "design", "climate")
+COLUMNS = (
+    *("pue_id", "pue", "low", "high", "wue_l_kwh"),
+    *("design", "design_stated", "climate", "climate_stated"),
+)
 NAMING = ("operator", "site", "iso2", "cooling_type")
 """Columns of which one must say something, lest the row ask for nothing."""
 # What `cooling_type` says -> design; the first that matches counts.
@@ -34,16 +37,25 @@ WORDS = (
     (r"leased|\bmixed\b", "mixed"),
     (r"sea ?water|fjord|\blake\b|\briver\b|ground ?water|aquifer", "sea-water"),
     ("immers", "immersion"),
-    (r"liquid|water[- ]block|to[- ]chip|cold[- ]plate", "direct-to-chip"),
+    (r"water[- ]block|to[- ]chip|cold[- ]?plate|\bdlc\b|warm[- ]water", "direct-to-chip"),
+    (r"rear[- ]door|\brdhx\b", "chilled-water"),
+    ("liquid", "direct-to-chip"),
     (r"(free|outside|fresh)[- ]air|adiabatic|direct evaporative", "air"),
     (r"chill.*(free cooling|dry cool)|(free cooling|dry cool).*chill", "dry"),
     (r"chilled[- ]water|water[- ]cooled chill", "chilled-water"),
     ("tower|evaporative", "evaporative"),
     (r"chill|\bcrac\b|\bdx\b", "chilled-water"),
     (r"dry[- ]cool|free cooling|closed[- ]loop|waterless", "dry"),
+    (r"\bair\b", "air"),
 )
-NONE_OF = r"\b(no|without) (mechanical )?chill\w*|\bchiller-?(less|free)\b"
-"""Words that name a chiller which is not there."""
+NONE_OF = re.compile(
+    r"\b(?:no|non|not|nor|neither|never|without|instead of|rather than|avoid(?:s|ing)?)[- ]"
+    r"(?!only\b|just\b|stated|disclosed|known|published|specified|given|said|reported)"
+    r"\w+.*?(?=[,;:.()/+]|\b(?:and|but|with|only|using|when|plus|except|nor|other than)\b|$)"
+    r"|\b(?:chiller|tower|compressor|evaporation)-?(?:less|free)\b"
+)
+"""Words that name what is not there, as far as the next stop or turn of the sentence."""
+NO_WATER = re.compile(r"evaporat|tower|adiabatic|\bwater\b")
 UNSTATED = "air"
 """What most large operators build when they do not say."""
 NEAR_KM, EARTH_KM = 300.0, 6371.0
@@ -65,8 +77,17 @@ def predict_cases(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
 
 def design_of(cooling_type: str) -> str:
     """The design that the words of an operator name; `UNSTATED` where they name none."""
-    said = re.sub(NONE_OF, "", cooling_type.lower())
-    return next((design for words, design in WORDS if re.search(words, said)), UNSTATED)
+    return named(cooling_type) or UNSTATED
+
+
+def named(cooling_type: str) -> str | None:
+    """The design that the words of an operator name; None where they name none."""
+
+    def left(none: re.Match[str]) -> str:
+        return " waterless " if NO_WATER.search(none[0]) else " "
+
+    said = NONE_OF.sub(left, cooling_type.lower())
+    return next((design for words, design in WORDS if re.search(words, said)), None)
 
 
 def hours(
@@ -98,7 +119,8 @@ def _predict(row: Mapping[str, str], number: int) -> dict[str, Any]:
     name = _text(row, "pue_id")
     if not name:
         raise BadCase(f"row {number}", "pue_id", "is blank; an answer needs a name")
-    design = design_of(_text(row, "cooling_type"))
+    stated = named(_text(row, "cooling_type"))
+    design = stated or UNSTATED
     climate, position = _climate(row, name), _position(row, name)
     if climate is not None:
         source = "the row's own"
@@ -117,7 +139,9 @@ def _predict(row: Mapping[str, str], number: int) -> dict[str, Any]:
         "high": round(float(high) + above, 4),
         "wue_l_kwh": round(float(wues.mean()), 3),
         "design": design,
+        "design_stated": stated is not None,
         "climate": source,
+        "climate_stated": climate is not None,
     }
 
 
