@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gigafactory import estimates, lawful, places
+from gigafactory import estimates, lawful, opening, places
 from gigafactory.door import AS_JSON, door, keep_private, out, say
 from gigafactory.faults import Fault, Refused, nearest
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 estimates.mount(app)
 lawful.mount(app)
 places.mount(app)
+opening.mount(app)
 
 
 def main() -> None:

@@ -77,6 +77,8 @@ def test_the_commands_are_those_of_the_manual():
                 "site",
                 "sites",
                 "pue",
+                "bringup",
+                "accept",
                 "schema",
             ]
         )
