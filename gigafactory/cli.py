@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gigafactory import estimates, lawful, opening, places
-from gigafactory.door import AS_JSON, door, keep_private, out, say
+from gigafactory import costs, estimates, lawful, opening, places
+from gigafactory.door import AS_JSON, door, keep_private, out, say, write_whole
 from gigafactory.faults import Fault, Refused, nearest
 
 BLUEPRINT = Annotated[str, typer.Argument(help="a blueprint file, or the name of a shipped one")]
@@ -37,6 +37,7 @@ estimates.mount(app)
 lawful.mount(app)
 places.mount(app)
 opening.mount(app)
+costs.mount(app)
 
 
 def main() -> None:
@@ -59,24 +60,67 @@ def check(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> N
 
         read = load(blueprint, set_ or ())
         counts = {"sites": len(read.sites), "workloads": len(read.workloads)}
+        if read.design is not None:
+            counts["demands"] = len(read.design.demands)
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
         say(
             {"blueprint": read.name, "ok": True, **counts},
             as_json,
-            lambda: (
-                f"{read.name}: {len(read.sites)} sites, {len(read.workloads)} workloads, no fault"
-            ),
+            lambda: f"{read.name}: {told}, no fault",
         )
 
 
 @app.command()
-def plan(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> None:
-    """Quote every job before anything runs: time, tokens, energy, carbon, money.
+def plan(
+    blueprint: BLUEPRINT,
+    set_: SET = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="of a design: where the figures of places come from")
+    ] = False,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="of a design: what its tenants save by sharing")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="of a design: one page to print or send, here")
+    ] = None,
+    front: Annotated[
+        bool, typer.Option("--front", help="of a design: from the cheapest to the cleanest")
+    ] = False,
+    as_json: AS_JSON = False,
+) -> None:
+    """Quote every job before anything runs; or, of a blueprint with a design, what to buy.
 
-    Jobs that have run here before are quoted by what they took.
+    Jobs that have run here before are quoted by what they took: time, tokens, energy, carbon,
+    money. A design is chosen under power, budget, law, residency, latency and deadlines, and
+    proven to its gap.
 
-    Examples: `gigafactory plan laptop`, `gigafactory plan h100-8 --json`
+    Examples: `gigafactory plan laptop`, `gigafactory plan milan-50mw --set design.budget="1 B EUR"`
     """
     with door(as_json):
+        from gigafactory.blueprint import load
+
+        loaded = load(blueprint, set_ or ())
+        if loaded.design is not None:
+            from gigafactory.console import design as screen
+            from gigafactory.plan import consolidation, design
+
+            if apart:
+                sides = consolidation.consolidate(loaded)
+                say(sides.model_dump(mode="json"), as_json, lambda: screen.consolidation(sides))
+                return
+            if front:
+                points = design.front(loaded)
+                told = {"front": [point.model_dump(mode="json") for point in points]}
+                say(told, as_json, lambda: screen.front(points))
+                return
+            designed = design.make(loaded)
+            if html is not None:
+                from gigafactory.console import plan_report
+                from gigafactory.plan.halls import openings
+
+                write_whole(html, plan_report.page(designed, openings(loaded, designed)))
+            say(designed.model_dump(mode="json"), as_json, lambda: screen.whole(designed, sources))
+            return
         made = _plan(blueprint, set_)
 
         def shown() -> Any:
@@ -87,6 +131,42 @@ def plan(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> No
             return Group(terminal.factory(made), "", terminal.quotes(made))
 
         say(made.model_dump(mode="json"), as_json, shown)
+
+
+@app.command()
+def whatif(
+    blueprint: BLUEPRINT,
+    set_: SET = None,
+    rule: Annotated[
+        Path | None, typer.Option(help="a CSV of rules that may come, as of `law --with-rule`")
+    ] = None,
+    chance: Annotated[float, typer.Option(min=0, max=1, help="that the rule comes")] = 0.5,
+    as_json: AS_JSON = False,
+) -> None:
+    """Follow one change of a design through chip, interconnect, model and application.
+
+    Or weigh a rule that may come: to act now, to wait until it is known, to do without the chips
+    that it touches. Examples: `gigafactory whatif milan-50mw --set design.systems=[h200-8]`,
+    `gigafactory whatif milan-50mw --rule proposed.csv --chance 0.3`
+    """
+    with door(as_json):
+        from gigafactory.blueprint import load
+        from gigafactory.console import design as screen
+        from gigafactory.plan import design
+        from gigafactory.plan.whatif import compare
+
+        if rule is not None:
+            told = _risk(load(blueprint, set_ or ()), rule, chance)
+            say(told.model_dump(mode="json"), as_json, lambda: screen.risk(told))
+            return
+        if not set_:
+            hint = "write --set sites.milan.power=30MW, or --rule FILE"
+            why = "there is nothing to compare with"
+            raise Refused(Fault("no change is given", "--set", why, hint))
+        before, after = (design.make(load(blueprint, changes)) for changes in ((), set_))
+        rows = compare(before, after)
+        changes = {"changes": set_, "rows": [row.told() for row in rows]}
+        say(changes, as_json, lambda: screen.whatif(rows, set_ or ()))
 
 
 @app.command()
@@ -378,6 +458,23 @@ def schema(
             print(contracts.example(), end="")
             return
         print(json.dumps(contracts.schema(name), indent=1))
+
+
+def _risk(blueprint: Any, rule: Path, chance: float) -> Any:
+    """What a rule that may come means for a design."""
+    from gigafactory import asked
+    from gigafactory.plan import risk
+    from gigafactory.plan.design import proven
+    from gigafactory.stack import law
+
+    rules = law.with_rules(asked.table(rule), str(rule))
+    with proven():
+        told = risk.weigh(blueprint, rules, chance)
+    if told is None:
+        why = "no system that could be bought for a site is forbidden by it in these quarters"
+        hint = "see `gigafactory law --with-rule`, its scope and its day"
+        raise Refused(Fault("the rule changes nothing here", str(rule), why, hint))
+    return told
 
 
 def _plan(blueprint: str, overrides: list[str] | None) -> Any:

@@ -9,6 +9,8 @@ from gigafactory.factory.events import KINDS, AnyEvent
 from gigafactory.faults import Fault, Refused, nearest
 from gigafactory.jobs.context import Context
 from gigafactory.plan import Measured, Plan, PlannedJob, Quote
+from gigafactory.plan.consolidation import Consolidation
+from gigafactory.plan.designed import Designed
 
 CONTRACTS: dict[str, Any] = {
     "blueprint": Blueprint,
@@ -16,6 +18,8 @@ CONTRACTS: dict[str, Any] = {
     "quote": Quote,
     "plan": Plan,
     "planned-job": PlannedJob,
+    "design": Designed,
+    "consolidation": Consolidation,
     "measured": Measured,
     "context": Context,
     "event": AnyEvent,

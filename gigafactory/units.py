@@ -63,6 +63,7 @@ EXAMPLES = {
     "s": "90 s",
     "B": "80 GB",
     "token": "36 T tokens",
+    "token/s": "400 k tokens/s",
     "B/s": "3.35 TB/s",
     "FLOP/s": "989 TFLOP/s",
     "gCO2e/J": "45 gCO2e/kWh",

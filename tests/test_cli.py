@@ -78,6 +78,9 @@ def test_the_commands_are_those_of_the_manual():
                 "sites",
                 "pue",
                 "bringup",
+                "cost",
+                "invest",
+                "whatif",
                 "accept",
                 "schema",
             ]

@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
+from gigafactory.blueprint import check_design
 from gigafactory.blueprint.schema import (
     Blueprint,
     Evaluate,
@@ -38,6 +39,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
     """Every fault in a blueprint whose schema is right."""
     yield from _sites(blueprint)
+    yield from check_design.check(blueprint)
     yield from _models(blueprint, folder)
     for name, work in blueprint.workloads.items():
         yield from _names(blueprint, name, work)
@@ -99,7 +101,8 @@ def _models(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
         place = ("models", name, "config")
         path = folder / source.config if isinstance(source.config, str) else None
         try:
-            if isinstance(source.config, str) and not (path and path.exists()):
+            runs = blueprint.design is None
+            if runs and isinstance(source.config, str) and not (path and path.exists()):
                 models.shipped_config(source.config)  # A shape without a config cannot be trained.
             models.read(path if path and path.exists() else source.config)
         except models.UnknownModel as error:

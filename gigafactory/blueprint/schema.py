@@ -7,32 +7,27 @@ under a name that carries the unit (`site.power_w`). docs/blueprint.md explains 
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
-from gigafactory.units import Money, Price, Quantity
+from gigafactory.blueprint.design import Design
+from gigafactory.blueprint.parts import (
+    Country,
+    GramsPerJoule,
+    Name,
+    Names,
+    Part,
+    PricePerChipSecond,
+    PricePerJoule,
+    PricePerToken,
+    Rate,
+    Threshold,
+    Tokens,
+    Watts,
+)
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", examples=["FR"])]
-Watts = Annotated[float, Quantity("W"), Field(gt=0, lt=1e15)]
-Tokens = Annotated[float, Quantity("token"), Field(gt=0, lt=1e18)]
-GramsPerJoule = Annotated[float, Quantity("gCO2e/J"), Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-PricePerChipSecond = Annotated[Money, Price("chip*s")]
-PricePerToken = Annotated[Money, Price("token")]
-Threshold = Annotated[str, Field(pattern=r"^(>=|<=|>|<)\s*-?\d+(\.\d+)?$", examples=[">= 0.9"])]
-
-
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)]
-
-
-class Part(BaseModel):
-    """A part of the file: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+Cooling = Literal[
+    "air", "evaporative", "dry", "chilled-water", "direct-to-chip", "immersion", "colocation"
+]
 
 
 class Exchange(Part):
@@ -43,15 +38,25 @@ class Exchange(Part):
 
 
 class Site(Part):
-    """A place with power and systems. What is left out comes from the catalog, by country."""
+    """A place with power and systems. What is left out comes from the catalog.
+
+    That is by `place` of `gigafactory sites` where one is named, else by country.
+    """
 
     country: Country
-    power_w: Watts = Field(alias="power")
+    place: Name | None = None
+    count: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="data centers all alike")
+    power_w: Watts = Field(alias="power", description="of each: the cap on everything there")
     systems: dict[Name, Annotated[int, Field(gt=0, le=100_000)]] = Field(
-        description="nodes of each system, `{this-machine: 1}`"
+        default_factory=dict,
+        description="nodes of each that stand there, `{this-machine: 1}`",
     )
+    cooling: Cooling = "air"
     pue: Annotated[float, Field(ge=1, le=3)] | None = None
     carbon_g_per_j: GramsPerJoule | None = Field(None, alias="carbon")
+    energy_price: PricePerJoule | None = None
+    powered: date | None = Field(None, description="day on which its hall is ready for racks")
+    building: Literal["greenfield", "existing", "modular"] = "greenfield"
 
 
 class Tenant(Part):
@@ -129,7 +134,7 @@ class Evaluate(Workload):
     of: Name
     suite: Literal["bits_per_byte", "tool_calls"]
     examples: Annotated[int, Field(gt=0)] = 48
-    gate: dict[str, Threshold] = {}
+    gate: dict[str, Threshold] = Field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -166,8 +171,9 @@ class Blueprint(Part):
     sites: dict[Name, Site] = Field(min_length=1)
     tenants: dict[Name, Tenant] = Field(min_length=1)
     prices: Prices = Field(default_factory=Prices)
-    models: dict[Name, ModelSource] = {}
-    workloads: dict[Name, AnyWorkload] = Field(min_length=1)
+    models: dict[Name, ModelSource] = Field(default_factory=dict)
+    workloads: dict[Name, AnyWorkload] = Field(default_factory=dict)
+    design: Design | None = None
 
 
 class NewJob(Part):

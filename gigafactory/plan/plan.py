@@ -114,6 +114,10 @@ class Plan(BaseModel):
 def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
     """Plan a blueprint. Raises `Refused` with a reason for every job that fits nowhere."""
     measured = measured or Measured()
+    if not blueprint.workloads:
+        what, why = "nothing is there to run", "this blueprint states a design, and no workloads"
+        hint = f"`gigafactory plan {blueprint.name}` designs it"
+        raise Refused(Fault(what, "workloads", why, hint))
     places = _places(blueprint, measured)
     jobs: list[PlannedJob] = []
     faults: list[Fault] = []

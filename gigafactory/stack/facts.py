@@ -58,6 +58,13 @@ SI = {
     "1/K": "1/K",
     "1/deg": "1/deg",
     "month": "month",
+    "USD/W": "USD/W",
+    "USD/W/year": "USD/W/year",
+    "USD/Mtoken": "USD/Mtoken",
+    "CNY/Mtoken": "CNY/Mtoken",
+    "token/s": "token/s",
+    "1/year": "1/year",
+    "year": "year",
     "name": "name",
 }
 

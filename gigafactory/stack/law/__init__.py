@@ -12,6 +12,7 @@ from gigafactory.stack.law.rules import (
     Term,
     countries,
     country,
+    in_group,
     shipped,
     with_rules,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "countries",
     "country",
     "fastest",
+    "in_group",
     "judge",
     "over",
     "shipped",
