@@ -468,7 +468,7 @@ def _risk(blueprint: Any, rule: Path, chance: float) -> Any:
     from gigafactory.stack import law
 
     rules = law.with_rules(asked.table(rule), str(rule))
-    with proven():
+    with proven(blueprint):
         told = risk.weigh(blueprint, rules, chance)
     if told is None:
         why = "no system that could be bought for a site is forbidden by it in these quarters"

@@ -61,6 +61,7 @@ def test_what_the_law_forbids_is_not_bought(small):
         design.make(chinese)
     (fault,) = refused.value.faults
     assert "law" in fault.where
+    assert "gigafactory law --to IT --owner CN" in fault.remedy
     licensed = load("milan-50mw", [*SMALL, "owner=SA", "sites.milan.country=SA"])
     assert not any(
         any(one) for one in compiled.problem_of(licensed).problem.sites[0].lawful.values()

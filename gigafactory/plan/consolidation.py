@@ -62,7 +62,7 @@ def consolidate(blueprint: Blueprint) -> Consolidation:
     assert blueprint.design
     gap = blueprint.design.gap
     tenants = {name: demand.tenant for name, demand in blueprint.design.demands.items()}
-    with proven():
+    with proven(blueprint):
         alone = apart(compiled.problem, tenants, gap=gap)
         shared = choose(compiled.problem, gap=gap)
     sides = [_side(blueprint, compiled, name, choice) for name, choice in alone.items()]

@@ -28,7 +28,7 @@ def make(blueprint: Blueprint) -> Designed:
 
     compiled = problem_of(blueprint)
     assert blueprint.design
-    with proven():
+    with proven(blueprint):
         choice = choose(compiled.problem, gap=blueprint.design.gap)
     return _designed(blueprint, compiled, choice)
 
@@ -39,31 +39,33 @@ def front(blueprint: Blueprint, points: int = 5) -> list[Designed]:
 
     compiled = problem_of(blueprint)
     assert blueprint.design
-    with proven():
+    with proven(blueprint):
         choices = of_both(compiled.problem, points=points, gap=blueprint.design.gap)
     return [_designed(blueprint, compiled, choice) for choice in choices]
 
 
 @contextmanager
-def proven() -> Iterator[None]:
+def proven(blueprint: Blueprint) -> Iterator[None]:
     """Turn a proof that there is none into a refusal."""
     try:
         yield
     except records.Infeasible as error:
-        raise Refused(*_proof(error)) from None
+        raise Refused(_proof(blueprint, error)) from None
     except records.OutOfTime as error:
         why = "that says nothing about whether there is a factory"
         fault = Fault("no factory was found in time", "design.gap", str(error) or why, "raise it")
         raise Refused(fault) from None
 
 
-def _proof(error: records.Infeasible) -> Iterator[Fault]:
-    """One fault: what cannot all hold, and the cheapest change that helps."""
-    conflicts = [one.words for one in error.conflicts]
-    where = "; ".join(
-        dict.fromkeys(filter(None, (f"{c.kind} {c.of}".strip() for c in error.conflicts)))
-    )
-    yield Fault("no factory meets all demands", where, "; ".join(conflicts), error.cheapest.words)
+def _proof(blueprint: Blueprint, error: records.Infeasible) -> Fault:
+    """What cannot all hold, and the cheapest change that helps; of the law, whom to ask."""
+    conflicts = "; ".join(one.words for one in error.conflicts)
+    where = ", ".join(dict.fromkeys(f"{one.kind} {one.of}".strip() for one in error.conflicts))
+    remedy = error.cheapest.words
+    if barred := next((one.of for one in error.conflicts if one.kind == "law"), None):
+        country = blueprint.sites[barred].country
+        remedy += f"; `gigafactory law --to {country} --owner {blueprint.owner}` lists what may"
+    return Fault("no factory meets all demands", where, conflicts, remedy)
 
 
 def _designed(blueprint: Blueprint, compiled: Compiled, choice: records.Choice) -> Designed:
