@@ -141,6 +141,10 @@ def whatif(
         Path | None, typer.Option(help="a CSV of rules that may come, as of `law --with-rule`")
     ] = None,
     chance: Annotated[float, typer.Option(min=0, max=1, help="that the rule comes")] = 0.5,
+    second: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="of a rule: weigh one more site there, too")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="draw before and after as SVG")] = None,
     as_json: AS_JSON = False,
 ) -> None:
     """Follow one change of a design through chip, interconnect, model and application.
@@ -156,7 +160,7 @@ def whatif(
         from gigafactory.plan.whatif import compare
 
         if rule is not None:
-            told = _risk(load(blueprint, set_ or ()), rule, chance)
+            told = _risk(load(blueprint, set_ or ()), rule, chance, second)
             say(told.model_dump(mode="json"), as_json, lambda: screen.risk(told))
             return
         if not set_:
@@ -165,6 +169,10 @@ def whatif(
             raise Refused(Fault("no change is given", "--set", why, hint))
         before, after = (design.make(load(blueprint, changes)) for changes in ((), set_))
         rows = compare(before, after)
+        if plot is not None:
+            from gigafactory.console import whatif_plot
+
+            write_whole(plot, whatif_plot.svg(rows, set_))
         changes = {"changes": set_, "rows": [row.told() for row in rows]}
         say(changes, as_json, lambda: screen.whatif(rows, set_ or ()))
 
@@ -460,16 +468,22 @@ def schema(
         print(json.dumps(contracts.schema(name), indent=1))
 
 
-def _risk(blueprint: Any, rule: Path, chance: float) -> Any:
+def _risk(blueprint: Any, rule: Path, chance: float, second: str | None) -> Any:
     """What a rule that may come means for a design."""
     from gigafactory import asked
     from gigafactory.plan import risk
     from gigafactory.plan.design import proven
-    from gigafactory.stack import law
+    from gigafactory.stack import law, sites
 
     rules = law.with_rules(asked.table(rule), str(rule))
+    if second is not None:
+        try:
+            sites.site(second)
+        except sites.UnknownPlace as error:
+            why, hint = "`gigafactory sites` lists those it knows", nearest(second, error.near)
+            raise Refused(Fault(f"no place {second!r}", "--second", why, hint)) from None
     with proven(blueprint):
-        told = risk.weigh(blueprint, rules, chance)
+        told = risk.weigh(blueprint, rules, chance, second)
     if told is None:
         why = "no system that could be bought for a site is forbidden by it in these quarters"
         hint = "see `gigafactory law --with-rule`, its scope and its day"

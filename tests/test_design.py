@@ -77,6 +77,9 @@ def test_a_design_is_proven_within_its_cap_budget_and_time(small, made):
     assert made.cost == pytest.approx(sum(made.parts.values()))
     assert made.spent <= 2.4e9
     assert made.first_token == date(2028, 1, 1)
+    (opening,) = made.opens
+    assert opening.p10 < opening.p50 < opening.p90
+    assert opening.p50 < date(2028, 4, 1)  # the hall stands ready, chips come in ten months
     standing_w = sum(one.power_w for one in made.purchases)
     assert standing_w * made.places[0].pue_hot <= 50e6 * (1 + 1e-9)
     assert {use.demand for use in made.uses} == set(small.design.demands)
@@ -159,7 +162,7 @@ def test_a_design_is_not_a_factory_that_runs():
     assert "designs it" in json.loads(output)["errors"][0]["remedy"]
 
 
-def test_the_commands_speak(small):
+def test_the_commands_speak(small, tmp_path):
     words = [word for change in SMALL for word in ("--set", change)]
     code, output = run("plan", "milan-50mw", *words)
     assert code == 0, output
@@ -169,9 +172,12 @@ def test_the_commands_speak(small):
     assert json.loads(output)["gap"] <= 0.01
     code, output = run("whatif", "milan-50mw", "--json")
     assert code == 2
-    code, output = run("whatif", "milan-50mw", "--set", "design.discount=0.2")
+    picture = tmp_path / "whatif.svg"
+    change = ("--set", "design.systems=[h200-8]", "--plot", picture)
+    code, output = run("whatif", "milan-50mw", *words, *change)
     assert code == 0, output
     assert "application" in output
+    assert "cost, discounted" in picture.read_text(encoding="utf-8")
 
 
 # Sharing, the front, and published runs
@@ -286,9 +292,12 @@ def test_a_rule_that_may_come_is_weighed(tmp_path):
         assert way["if_it_comes"] <= told["all_rented"] + slack  # one can always rent
     assert ways["now"]["if_not"] <= min(way["if_not"] for way in ways.values()) + slack
     assert told["foreknowledge"] >= -slack
-    code, output = run("whatif", "milan-50mw", *words, "--rule", path)
+    code, output = run("whatif", "milan-50mw", *words, "--rule", path, "--second", "paris")
     assert code == 0, output
     assert "to know today" in output
+    assert "second site" in output
+    code, output = run("whatif", "milan-50mw", "--rule", path, "--second", "atlantis", "--json")
+    assert code == 2
 
 
 def test_a_rule_that_touches_nothing_is_told(tmp_path):

@@ -34,6 +34,7 @@ def whole(made: Designed, sources: bool = False) -> RenderableType:
     """The factory in one screen."""
     lines: list[RenderableType] = [_heading(made), "", _purchases(made), "", _demands(made)]
     for title, part in (
+        ("first token by bring-up: median, P10 to P90", _opens(made)),
         (f"money, {made.currency}, discounted to {made.start}", _money(made)),
         ("what holds it back", _binding(made)),
         ("why not", _reasons(made)),
@@ -59,6 +60,16 @@ def _heading(made: Designed) -> RenderableType:
             f"{energy} at the meter, {made.carbon_kg / 1e3:,.0f} t CO2e, "
             f"{made.water_l / 1e3:,.0f} m3 of water over {len(made.quarters) / 4:g} years"
         ),
+    )
+
+
+def _opens(made: Designed) -> RenderableType | None:
+    """By site, the median day and its range."""
+    return _lines(
+        [
+            Text.assemble((f"{one.site}  ", "bold"), f"{one.p50}, {one.p10} to {one.p90}")
+            for one in sorted(made.opens, key=lambda one: one.p50)
+        ]
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from gigafactory.blueprint.schema import Blueprint
 from gigafactory.faults import Fault, Refused
+from gigafactory.plan import halls
 from gigafactory.plan.choose import problem as records
 from gigafactory.plan.compiled import MONTHS, Compiled, problem_of
 from gigafactory.plan.designed import Designed, Month, Place, Purchase, Speed, Use
@@ -30,7 +31,8 @@ def make(blueprint: Blueprint) -> Designed:
     assert blueprint.design
     with proven(blueprint):
         choice = choose(compiled.problem, gap=blueprint.design.gap)
-    return _designed(blueprint, compiled, choice)
+    made = _designed(blueprint, compiled, choice)
+    return made.model_copy(update={"opens": halls.first_tokens(blueprint, made)})
 
 
 def front(blueprint: Blueprint, points: int = 5) -> list[Designed]:

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Frozen(BaseModel):
@@ -98,6 +98,15 @@ class Month(Frozen):
         return self.revenue - self.machines - self.facility - self.upkeep - self.energy
 
 
+class Opening(Frozen):
+    """Days of a site's first token by bring-up: one in ten before `p10`, half before `p50`."""
+
+    site: str
+    p10: date
+    p50: date
+    p90: date
+
+
 class Designed(Frozen):
     """A factory chosen: purchases, uses, money, energy, proof and reasons. Modelled."""
 
@@ -124,6 +133,8 @@ class Designed(Frozen):
     water_l: float
     tokens: float
     first_token: date | None
+    """First day of the quarter in which it comes."""
+    opens: list[Opening] = Field(default_factory=list)
     objective_value: float
     bound: float
     gap: float

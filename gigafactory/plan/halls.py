@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from gigafactory.blueprint.schema import Blueprint, Site
-from gigafactory.plan.designed import Designed
+from gigafactory.plan.designed import Designed, Opening
 from gigafactory.stack import sites
 from gigafactory.stack.bringup import Options, Weeks, distribution, network, time_to_power
 from gigafactory.stack.bringup.answers import bringup
@@ -55,6 +55,17 @@ def openings(blueprint: Blueprint, designed: Designed) -> dict[str, dict[str, An
         options = _options(blueprint, blueprint.sites[name], _asks_licence(designed, name))
         told[name] = bringup(options, SEED, DRAWS, blueprint.start, None, name)
     return told
+
+
+def first_tokens(blueprint: Blueprint, designed: Designed) -> list[Opening]:
+    """When the first token of each bought site comes, by the project network."""
+    days = []
+    for name in dict.fromkeys(one.site for one in designed.purchases):
+        options = _options(blueprint, blueprint.sites[name], _asks_licence(designed, name))
+        weeks = distribution(network(options), SEED, DRAWS).token_weeks
+        p10, p50, p90 = (blueprint.start + timedelta(weeks=float(one)) for one in weeks)
+        days.append(Opening(site=name, p10=p10, p50=p50, p90=p90))
+    return days
 
 
 def _asks_licence(designed: Designed, name: str) -> bool:

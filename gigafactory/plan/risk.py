@@ -10,6 +10,7 @@ where no rule read here reaches a tenant; so each way meets every demand.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,7 +19,7 @@ from gigafactory.plan.choose import Choice, Problem, Work, choose
 from gigafactory.plan.choose.problem import YEAR_S
 from gigafactory.plan.compiled import LEAD_QUARTERS, Compiled, problem_of
 from gigafactory.plan.quote import exchange
-from gigafactory.stack import law
+from gigafactory.stack import law, sites
 from gigafactory.stack.money.figures import inputs
 
 MANY = 100_000
@@ -53,7 +54,7 @@ class Risk(BaseModel):
     """Systems that it forbids somewhere, at some time."""
     ways: list[Way]
     foreknowledge: float
-    """What knowing today whether it comes would save, expected, against the best way."""
+    """What knowing today whether it comes would save, expected, at the sites there are."""
     all_rented: float
     """Discounted cost of owning nothing."""
     basis: str = "modelled"
@@ -73,6 +74,7 @@ class _Futures:
     """Quarter of the first delivery that the rule stops, when it is known."""
     touched: frozenset[str]
     gap: float
+    rents: Mapping[str, float]
     rented: float
     """Discounted cost of doing everything on rented machines."""
 
@@ -81,8 +83,13 @@ class _Futures:
         return choose(problem, gap=self.gap).parts.cost + self.rented
 
 
-def weigh(blueprint: Blueprint, rules: law.Book, chance: float) -> Risk | None:
-    """The ways to act while `rules` may come to hold; None if they would change nothing."""
+def weigh(
+    blueprint: Blueprint, rules: law.Book, chance: float, second: str | None = None
+) -> Risk | None:
+    """The ways to act while `rules` may come to hold; None if they would change nothing.
+
+    `second` is a place of the catalogue for one more site, otherwise like the first.
+    """
     compiled = problem_of(blueprint)
     futures = _futures(blueprint, compiled, problem_of(blueprint, rules).problem)
     if futures is None:
@@ -104,14 +111,38 @@ def weigh(blueprint: Blueprint, rules: law.Book, chance: float) -> Risk | None:
         ),
     ]
     knowing = chance * futures.cost(futures.bound) + (1 - chance) * ways[0].if_not
+    foreknowledge = min(way.expected(chance) for way in ways) - knowing
+    if second is not None:
+        ways.append(_second(blueprint, rules, second, futures))
     return Risk(
         currency=blueprint.currency,
         chance=chance,
         known=compiled.quarters[min(futures.known, len(compiled.quarters) - 1)],
         touched=sorted(futures.touched),
         ways=ways,
-        foreknowledge=min(way.expected(chance) for way in ways) - knowing,
+        foreknowledge=foreknowledge,
         all_rented=futures.rented,
+    )
+
+
+def _second(blueprint: Blueprint, rules: law.Book, place: str, futures: _Futures) -> Way:
+    """One more site from the start, so that a rule on one place leaves the other."""
+    at = sites.site(place)
+    first = next(iter(blueprint.sites.values()))
+    like: dict[str, Any] = {
+        "country": at.country,
+        "place": at.id,
+        "systems": {},
+        "energy_price": None,
+    }
+    more = first.model_copy(update={**like, "carbon_g_per_j": None, "pue": None})
+    wider = blueprint.model_copy(update={"sites": {**blueprint.sites, f"second-{at.id}": more}})
+    rents = futures.rents
+    return Way(
+        name="second site",
+        words=f"one more site, {at.name}, with the power of the first",
+        if_it_comes=futures.cost(_or_rented(problem_of(wider, rules).problem, rents)),
+        if_not=futures.cost(_or_rented(problem_of(wider).problem, rents)),
     )
 
 
@@ -134,6 +165,7 @@ def _futures(blueprint: Blueprint, compiled: Compiled, bound: Problem) -> _Futur
         known=min(min(quarter for quarter, _ in stopped) + LEAD_QUARTERS, free.quarters),
         touched=frozenset(name for _, name in stopped),
         gap=blueprint.design.gap,
+        rents=rents,
         rented=sum(_rented(free, work, rents[work.name]) for work in free.works),
     )
 
@@ -215,7 +247,7 @@ def _worth(problem: Problem, price: float, quarter: int, lead: int) -> float:
 
 def _held(problem: Problem, known: int) -> Problem:
     """Nothing can be ordered before the rule is known."""
-    sites = tuple(
+    held = tuple(
         replace(
             site,
             lawful={
@@ -225,14 +257,14 @@ def _held(problem: Problem, known: int) -> Problem:
         )
         for site in problem.sites
     )
-    return replace(problem, sites=sites)
+    return replace(problem, sites=held)
 
 
 def _spared(problem: Problem, touched: frozenset[str]) -> Problem:
     """Without the touched systems, but for what stands already."""
     never = (False,) * problem.quarters
-    sites = tuple(
+    spared = tuple(
         replace(site, lawful={**site.lawful, **dict.fromkeys(touched, never)})
         for site in problem.sites
     )
-    return replace(problem, sites=sites)
+    return replace(problem, sites=spared)
