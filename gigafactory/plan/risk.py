@@ -129,13 +129,9 @@ def _second(blueprint: Blueprint, rules: law.Book, place: str, futures: _Futures
     """One more site from the start, so that a rule on one place leaves the other."""
     at = sites.site(place)
     first = next(iter(blueprint.sites.values()))
-    like: dict[str, Any] = {
-        "country": at.country,
-        "place": at.id,
-        "systems": {},
-        "energy_price": None,
-    }
-    more = first.model_copy(update={**like, "carbon_g_per_j": None, "pue": None})
+    fresh: dict[str, Any] = {"country": at.country, "place": at.id, "systems": {}}
+    fresh |= dict.fromkeys(("energy_price", "carbon_g_per_j", "pue"))
+    more = first.model_copy(update=fresh)
     wider = blueprint.model_copy(update={"sites": {**blueprint.sites, f"second-{at.id}": more}})
     rents = futures.rents
     return Way(
