@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from gigafactory import costs, estimates, lawful, opening, places
-from gigafactory.door import AS_JSON, door, keep_private, out, say, write_whole
+from gigafactory.door import AS_JSON, door, keep_private, out, say, working, write_whole
 from gigafactory.faults import Fault, Refused, nearest
 
 BLUEPRINT = Annotated[str, typer.Argument(help="a blueprint file, or the name of a shipped one")]
@@ -105,15 +105,18 @@ def plan(
             from gigafactory.plan import consolidation, design
 
             if apart:
-                sides = consolidation.consolidate(loaded)
+                with working("designing for each tenant, and for all", as_json):
+                    sides = consolidation.consolidate(loaded)
                 say(sides.model_dump(mode="json"), as_json, lambda: screen.consolidation(sides))
                 return
             if front:
-                points = design.front(loaded)
+                with working("designing from the cleanest to the cheapest", as_json):
+                    points = design.front(loaded)
                 told = {"front": [point.model_dump(mode="json") for point in points]}
                 say(told, as_json, lambda: screen.front(points))
                 return
-            designed = design.make(loaded)
+            with working("designing", as_json):
+                designed = design.make(loaded)
             if html is not None:
                 from gigafactory.console import plan_report
                 from gigafactory.plan.halls import openings
@@ -160,14 +163,15 @@ def whatif(
         from gigafactory.plan.whatif import compare
 
         if rule is not None:
-            told = _risk(load(blueprint, set_ or ()), rule, chance, second)
+            told = _risk(load(blueprint, set_ or ()), rule, chance, second, as_json)
             say(told.model_dump(mode="json"), as_json, lambda: screen.risk(told))
             return
         if not set_:
             hint = "write --set sites.milan.power=30MW, or --rule FILE"
             why = "there is nothing to compare with"
             raise Refused(Fault("no change is given", "--set", why, hint))
-        before, after = (design.make(load(blueprint, changes)) for changes in ((), set_))
+        with working("designing before and after", as_json):
+            before, after = (design.make(load(blueprint, changes)) for changes in ((), set_))
         rows = compare(before, after)
         if plot is not None:
             from gigafactory.console import whatif_plot
@@ -468,7 +472,7 @@ def schema(
         print(json.dumps(contracts.schema(name), indent=1))
 
 
-def _risk(blueprint: Any, rule: Path, chance: float, second: str | None) -> Any:
+def _risk(blueprint: Any, rule: Path, chance: float, second: str | None, quiet: bool) -> Any:
     """What a rule that may come means for a design."""
     from gigafactory import asked
     from gigafactory.plan import risk
@@ -482,7 +486,7 @@ def _risk(blueprint: Any, rule: Path, chance: float, second: str | None) -> Any:
         except sites.UnknownPlace as error:
             why, hint = "`gigafactory sites` lists those it knows", nearest(second, error.near)
             raise Refused(Fault(f"no place {second!r}", "--second", why, hint)) from None
-    with proven(blueprint):
+    with proven(blueprint), working("designing for each future", quiet):
         told = risk.weigh(blueprint, rules, chance, second)
     if told is None:
         why = "no system that could be bought for a site is forbidden by it in these quarters"

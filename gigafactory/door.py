@@ -85,6 +85,16 @@ def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]
     write_whole(path, text.getvalue())
 
 
+@contextmanager
+def working(what: str, quiet: bool) -> Iterator[None]:
+    """A sign of life while something takes its time."""
+    if quiet:
+        yield
+        return
+    with Console(stderr=True).status(what, spinner="line"):
+        yield
+
+
 def say(value: Any, as_json: bool, shown: Callable[[], Any]) -> None:
     """Print `value` as JSON, or what `shown()` makes of it."""
     if as_json:

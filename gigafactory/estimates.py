@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from gigafactory import asked as asking
-from gigafactory.door import AS_JSON, door, out, say, write_table, write_whole
+from gigafactory.door import AS_JSON, door, out, say, working, write_table, write_whole
 
 MODEL = Annotated[str, typer.Argument(help="a shipped model, or a path to a config.json")]
 ON = Annotated[str, typer.Option("--on", metavar="CHIP", help="a chip of the catalog: H100, B200")]
@@ -114,7 +114,7 @@ def search_training(
             hint = "`gigafactory estimate train` tells how long"
             raise asking.refused(f"nothing to search on {chip.name}", "--on", why, hint)
         limit = asking.quantity(memory, "B", "--memory", "64 GB", 1e9) if memory else None
-        with _working("searching", as_json):
+        with working("searching", as_json):
             told = answers.best_train(job, chip, chips or [8], objective, limit)
         say(told, as_json, lambda: screen.best_training(told))
 
@@ -212,7 +212,7 @@ def search_serving(
         base = asking.worker(asked, chip, 1, precision, engine, None)
         load = Load(prompt_tokens=prompt, new_tokens=new)
         limits_s = [math.inf if ms is None else ms / 1e3 for ms in (ttft_ms, tpot_ms)]
-        with _working("searching", as_json):
+        with working("searching", as_json):
             told = answers.best_serve(asked, chip, chips, load, base, *limits_s)
         if not told["front"]:
             ways = told["considered"]
@@ -288,18 +288,6 @@ def score(
         if plot:
             write_whole(plot, scatter.svg(report.pairs))
         say(report.as_json(), as_json, lambda: screen.errors(report))
-
-
-@contextmanager
-def _working(what: str, quiet: bool) -> Iterator[None]:
-    """A sign of life while a search runs."""
-    from rich.console import Console
-
-    if quiet:
-        yield
-        return
-    with Console(stderr=True).status(what, spinner="line"):
-        yield
 
 
 @contextmanager
