@@ -33,13 +33,19 @@ def faults(text, overrides=()):
     return refused.value.faults
 
 
-@pytest.mark.parametrize("name", ["laptop", "tiny", "h100-8"])
+RUN = {"laptop", "tiny", "h100-8"}
+DESIGNED = {"milan-50mw", "eu-gigafactory", "alibaba-91", "qwen3-max", "qwen3-omni"}
+
+
+@pytest.mark.parametrize("name", sorted(RUN | DESIGNED))
 def test_every_shipped_blueprint_is_without_fault(name):
-    assert load(name).name == name
+    read = load(name)
+    assert read.name == name
+    assert (read.design is not None) == (name in DESIGNED)
 
 
 def test_all_shipped_blueprints_are_tested():
-    assert set(shipped()) == {"laptop", "tiny", "h100-8"}
+    assert set(shipped()) == RUN | DESIGNED
 
 
 def test_a_good_blueprint_reads_in_si():
