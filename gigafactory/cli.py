@@ -100,6 +100,12 @@ def plan(
         from gigafactory.blueprint import load
 
         loaded = load(blueprint, set_ or ())
+        ways = {"--apart": apart, "--front": front, "--html": html is not None}
+        given = [name for name, is_given in ways.items() if is_given]
+        if given and (len(given) > 1 or loaded.design is None):
+            why = "each is another answer" if loaded.design else "the blueprint has no `design`"
+            hint = "ask for one at a time, of a blueprint with a design: milan-50mw"
+            raise Refused(Fault(f"{' and '.join(given)} cannot be told", given[-1], why, hint))
         if loaded.design is not None:
             from gigafactory.console import design as screen
             from gigafactory.plan import consolidation, design
@@ -153,7 +159,7 @@ def whatif(
     """Follow one change of a design through chip, interconnect, model and application.
 
     Or weigh a rule that may come: to act now, to wait until it is known, to do without the chips
-    that it touches. Examples: `gigafactory whatif milan-50mw --set design.systems=[h200-8]`,
+    that it touches. Examples: `gigafactory whatif milan-50mw --set design.systems=[b300-8]`,
     `gigafactory whatif milan-50mw --rule proposed.csv --chance 0.3`
     """
     with door(as_json):
@@ -166,6 +172,9 @@ def whatif(
             told = _risk(load(blueprint, set_ or ()), rule, chance, second, as_json)
             say(told.model_dump(mode="json"), as_json, lambda: screen.risk(told))
             return
+        if second is not None:
+            why, hint = "a second site is weighed against a rule", "add --rule FILE, or drop it"
+            raise Refused(Fault("--second without --rule", "--second", why, hint))
         if not set_:
             hint = "write --set sites.milan.power=30MW, or --rule FILE"
             why = "there is nothing to compare with"
@@ -488,6 +497,9 @@ def _risk(blueprint: Any, rule: Path, chance: float, second: str | None, quiet: 
             raise Refused(Fault(f"no place {second!r}", "--second", why, hint)) from None
     with proven(blueprint), working("designing for each future", quiet):
         told = risk.weigh(blueprint, rules, chance, second)
+    if told is not None and told.known <= blueprint.start:
+        why, hint = "nobody can wait for it", "give it a later effective_date"
+        raise Refused(Fault("the rule is in force from the start", str(rule), why, hint))
     if told is None:
         why = "no system that could be bought for a site is forbidden by it in these quarters"
         hint = "see `gigafactory law --with-rule`, its scope and its day"

@@ -44,8 +44,11 @@ def test_a_blueprint_is_compiled_with_its_law_power_and_days(small):
     said = compiled.problem_of(small)
     (milan,) = said.problem.sites
     assert milan.power_w[:3] == (0.0, 0.0, 0.0)  # the connection comes on 2027-10-01
-    assert 0.9 * 50e6 < milan.power_w[3] < 50e6  # less what the hottest hours ask for cooling
-    assert milan.energy_price[0] * 3.6e6 == pytest.approx(0.207 * 0.87, rel=1e-6)
+    assert milan.power_w[3] == 50e6
+    # The cap holds in the hottest hours; what is paid for is the mean hour's.
+    assert milan.pue == said.grounds["milan"].pue_hot > said.grounds["milan"].pue
+    paid = milan.pue * milan.energy_price[0] * 3.6e6
+    assert paid == pytest.approx(said.grounds["milan"].pue * 0.207 * 0.87, rel=1e-6)
     assert all(all(allowed) for allowed in milan.lawful.values())
     citizens = next(work for work in said.problem.works if work.name == "citizens")
     assert citizens.need[:4] == (0.0,) * 4
@@ -113,7 +116,15 @@ def test_too_little_power_is_refused_with_a_proof_and_a_way_out():
         design.make(starved)
     (fault,) = refused.value.faults
     assert "milan" in fault.why
+    assert "ready on 2027-10-01" in fault.why
     assert fault.remedy
+
+
+def test_the_power_that_is_asked_for_is_enough():
+    with pytest.raises(Refused) as refused:
+        design.make(load("milan-50mw", ["sites.milan.power=30MW"]))
+    asked = refused.value.faults[0].remedy.split(" to ")[1].split(",")[0]
+    assert design.make(load("milan-50mw", [f"sites.milan.power={asked}"])).gap <= 0.01
 
 
 def test_a_change_is_followed_through_the_layers(small, made):
@@ -140,6 +151,7 @@ def test_a_change_is_followed_through_the_layers(small, made):
         ("design.systems=[h1000-8]", "design.systems"),
         ("sites.milan.place=atlantis", "sites.milan.place"),
         ("sites.milan.country=XX", "sites.milan.country"),
+        ("sites.milan.systems={h200-8: 2}", "sites.milan.powered"),
         ("design.quarters=0", "design.quarters"),
         ("design.budget=much", "design.budget"),
     ],
@@ -305,6 +317,25 @@ def test_a_rule_that_touches_nothing_is_told(tmp_path):
     code, output = run("whatif", "milan-50mw", "--rule", path, "--json")
     assert code == 2
     assert "changes nothing" in json.loads(output)["errors"][0]["what"]
+
+
+def test_a_rule_in_force_already_cannot_be_waited_for(tmp_path):
+    path = rule(tmp_path, effective_date="2020-07-01")
+    code, output = run("whatif", "milan-50mw", "--rule", path, "--json")
+    assert code == 2
+    assert "in force from the start" in json.loads(output)["errors"][0]["what"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "milan-50mw", "--apart", "--front"),
+        ("plan", "laptop", "--apart"),
+        ("whatif", "milan-50mw", "--second", "paris", "--set", "design.discount=0.1"),
+    ],
+)
+def test_options_that_say_nothing_together_are_refused(words):
+    assert run(*words, "--json")[0] == 2
 
 
 def test_the_page_of_a_design_is_written(tmp_path):

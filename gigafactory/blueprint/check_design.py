@@ -21,6 +21,10 @@ def check(blueprint: Blueprint) -> Iterator[Found]:
                 what = f"the catalog knows no place {site.place!r}"
                 why = "`gigafactory sites` lists those it knows"
                 yield ("sites", name, "place"), what, why, nearest(site.place, error.near)
+        if site.systems and site.powered is not None and site.powered > blueprint.start:
+            what = f"systems stand at {name!r} before it has power"
+            why = f"it is powered from {site.powered}, the blueprint starts on {blueprint.start}"
+            yield ("sites", name, "powered"), what, why, "drop `powered`, or the systems"
     if blueprint.design is None:
         yield from _stands(blueprint)
         return

@@ -80,6 +80,7 @@ def _purchases(made: Designed) -> RenderableType:
     if len(made.purchases) > LONG:
         return _by_system(made)
     table = _table("order", "stands", "site", "system", "nodes", "chips", made.currency, "IT power")
+    note = f"of the machines; with {_money_of(_halls(made))} for their halls all that is spent"
     for one in made.purchases:
         table.add_row(
             _month(one.day),
@@ -91,7 +92,11 @@ def _purchases(made: Designed) -> RenderableType:
             _money_of(one.price),
             show(one.power_w, "W"),
         )
-    return table
+    return Group(table, Text(f"{made.currency} {note}", style="dim"))
+
+
+def _halls(made: Designed) -> float:
+    return made.spent - sum(one.price for one in made.purchases)
 
 
 def _by_system(made: Designed) -> RenderableType:

@@ -90,6 +90,15 @@ def problem_of(blueprint: Blueprint, rules: law.Book | None = None) -> Compiled:
     return Compiled(problem, systems, on, speeds, rulings, quarters)
 
 
+def energy_j(compiled: Compiled, choice: records.Choice) -> float:
+    """At the meter, by the mean PUE of each site."""
+    watts = {one.name: one.power_w for one in compiled.problem.systems}
+    return sum(
+        nodes * watts[name] * compiled.grounds[site].pue * compiled.problem.quarter_s
+        for (_, site, name, _), nodes in choice.uses.items()
+    )
+
+
 def _design(blueprint: Blueprint) -> Design:
     if blueprint.design is None:
         why = "only a blueprint with `design:` asks what to buy"
@@ -171,8 +180,9 @@ def _site(
     facility_price: float,
 ) -> records.Site:
     stated = blueprint.sites[ground.name]
-    # The connection must do in the hottest hours; energy is of all hours.
-    cap_w = stated.power_w * ground.pue / ground.pue_hot
+    # The connection must do in the hottest hours; energy is of all hours, so it is priced and
+    # weighed by what the mean hour takes of that.
+    mean = ground.pue / ground.pue_hot
     lawful = {
         name: tuple(
             any(one.may_stand for one in rulings if _holds(one, ground.name, name, day))
@@ -182,10 +192,10 @@ def _site(
     }
     return records.Site(
         name=ground.name,
-        power_w=tuple(cap_w if ground.powered <= day else 0.0 for day in quarters),
-        pue=ground.pue,
-        energy_price=(ground.energy_price,) * len(quarters),
-        carbon_g_per_j=(ground.carbon_g_per_j,) * len(quarters),
+        power_w=tuple(stated.power_w if ground.powered <= day else 0.0 for day in quarters),
+        pue=ground.pue_hot,
+        energy_price=(ground.energy_price * mean,) * len(quarters),
+        carbon_g_per_j=(ground.carbon_g_per_j * mean,) * len(quarters),
         facility_price=facility_price,
         lawful=lawful,
         installed=dict(stated.systems),

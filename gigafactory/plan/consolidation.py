@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from gigafactory.blueprint.design import ServeDemand
 from gigafactory.blueprint.schema import Blueprint
 from gigafactory.plan.choose import Choice, apart, choose
-from gigafactory.plan.compiled import Compiled, problem_of
+from gigafactory.plan.compiled import Compiled, energy_j, problem_of
 from gigafactory.plan.design import proven
 from gigafactory.plan.rates import HEADROOM, Rate
 
@@ -98,7 +98,7 @@ def _side(blueprint: Blueprint, compiled: Compiled, tenant: str, choice: Choice)
         tenant=tenant,
         nodes=choice.nodes(),
         chips=sum(nodes * chips[name] for (_, name, _), nodes in choice.buys.items()),
-        energy_kwh=choice.energy_j / 3.6e6,
+        energy_kwh=energy_j(compiled, choice) / 3.6e6,
         carbon_kg=choice.carbon_g / 1e3,
         cost=choice.parts.cost,
         wait_s=max(waits, default=None),

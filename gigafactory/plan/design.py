@@ -16,7 +16,7 @@ from gigafactory.blueprint.schema import Blueprint
 from gigafactory.faults import Fault, Refused
 from gigafactory.plan import halls
 from gigafactory.plan.choose import problem as records
-from gigafactory.plan.compiled import MONTHS, Compiled, problem_of
+from gigafactory.plan.compiled import MONTHS, Compiled, energy_j, problem_of
 from gigafactory.plan.designed import Designed, Month, Place, Purchase, Speed, Use
 from gigafactory.plan.grounds import Ground, months_later
 from gigafactory.plan.rates import Cannot, Rate
@@ -64,6 +64,10 @@ def _proof(blueprint: Blueprint, error: records.Infeasible) -> Fault:
     conflicts = "; ".join(one.words for one in error.conflicts)
     where = ", ".join(dict.fromkeys(f"{one.kind} {one.of}".strip() for one in error.conflicts))
     remedy = error.cheapest.words
+    for name in (one.of for one in error.conflicts if one.kind == "power"):
+        day, basis, _ = halls.ready(blueprint, name)
+        if day > blueprint.start:
+            conflicts += f"; the hall of {name} is ready on {day} ({basis})"
     if barred := next((one.of for one in error.conflicts if one.kind == "law"), None):
         country = blueprint.sites[barred].country
         remedy += f"; `gigafactory law --to {country} --owner {blueprint.owner}` lists what may"
@@ -117,7 +121,7 @@ def _designed(blueprint: Blueprint, compiled: Compiled, choice: records.Choice) 
         cost=choice.parts.cost,
         spent=choice.spent,
         carbon_kg=choice.carbon_g / 1e3,
-        energy_kwh=choice.energy_j / 3.6e6,
+        energy_kwh=energy_j(compiled, choice) / 3.6e6,
         water_l=_water_l(compiled, choice),
         tokens=choice.tokens,
         first_token=None if first is None else quarters[first],

@@ -11,7 +11,7 @@ from gigafactory.blueprint.schema import Blueprint, Site
 from gigafactory.plan.designed import Designed, Opening
 from gigafactory.stack import sites
 from gigafactory.stack.bringup import Options, Weeks, distribution, network, time_to_power
-from gigafactory.stack.bringup.answers import bringup
+from gigafactory.stack.bringup.answers import bringup, day
 
 DAYS_PER_WEEK = 7
 SEED, DRAWS = 0, 4000
@@ -63,9 +63,15 @@ def first_tokens(blueprint: Blueprint, designed: Designed) -> list[Opening]:
     for name in dict.fromkeys(one.site for one in designed.purchases):
         options = _options(blueprint, blueprint.sites[name], _asks_licence(designed, name))
         weeks = distribution(network(options), SEED, DRAWS).token_weeks
-        p10, p50, p90 = (blueprint.start + timedelta(weeks=float(one)) for one in weeks)
+        p10, p50, p90 = (_day(blueprint, float(one)) for one in weeks)
         days.append(Opening(site=name, p10=p10, p50=p50, p90=p90))
     return days
+
+
+def _day(blueprint: Blueprint, weeks: float) -> date:
+    told = day(blueprint.start, weeks)
+    assert told
+    return date.fromisoformat(told)
 
 
 def _asks_licence(designed: Designed, name: str) -> bool:

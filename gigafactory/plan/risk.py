@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from gigafactory.blueprint.schema import Blueprint
 from gigafactory.plan.choose import Choice, Problem, Work, choose
 from gigafactory.plan.choose.problem import YEAR_S
-from gigafactory.plan.compiled import LEAD_QUARTERS, Compiled, problem_of
+from gigafactory.plan.compiled import Compiled, problem_of
 from gigafactory.plan.quote import exchange
 from gigafactory.stack import law, sites
 from gigafactory.stack.money.figures import inputs
@@ -49,7 +49,7 @@ class Risk(BaseModel):
     currency: str
     chance: float
     known: date
-    """First quarter in whose deliveries the rule bites."""
+    """First quarter that begins with the rule in force."""
     touched: list[str]
     """Systems that it forbids somewhere, at some time."""
     ways: list[Way]
@@ -71,7 +71,7 @@ class _Futures:
     bound: Problem
     """The same with the rule."""
     known: int
-    """Quarter of the first delivery that the rule stops, when it is known."""
+    """First quarter that begins with the rule in force: then it is known."""
     touched: frozenset[str]
     gap: float
     rents: Mapping[str, float]
@@ -91,7 +91,8 @@ def weigh(
     `second` is a place of the catalogue for one more site, otherwise like the first.
     """
     compiled = problem_of(blueprint)
-    futures = _futures(blueprint, compiled, problem_of(blueprint, rules).problem)
+    known = sum(day < _first_day(rules) for day in compiled.quarters)
+    futures = _futures(blueprint, compiled, problem_of(blueprint, rules).problem, known)
     if futures is None:
         return None
     names = ", ".join(sorted(futures.touched))
@@ -142,7 +143,15 @@ def _second(blueprint: Blueprint, rules: law.Book, place: str, futures: _Futures
     )
 
 
-def _futures(blueprint: Blueprint, compiled: Compiled, bound: Problem) -> _Futures | None:
+def _first_day(rules: law.Book) -> date:
+    """On which the first of the rules that are not shipped begins."""
+    shipped = {rule.id: rule for rule in law.shipped()}
+    return min((rule.first for rule in rules if shipped.get(rule.id) != rule), default=date.max)
+
+
+def _futures(
+    blueprint: Blueprint, compiled: Compiled, bound: Problem, known: int
+) -> _Futures | None:
     free = compiled.problem
     stopped = [
         (quarter, name)
@@ -158,7 +167,7 @@ def _futures(blueprint: Blueprint, compiled: Compiled, bound: Problem) -> _Futur
     return _Futures(
         free=_or_rented(free, rents),
         bound=_or_rented(bound, rents),
-        known=min(min(quarter for quarter, _ in stopped) + LEAD_QUARTERS, free.quarters),
+        known=known,
         touched=frozenset(name for _, name in stopped),
         gap=blueprint.design.gap,
         rents=rents,
