@@ -60,6 +60,10 @@ def problem_of(blueprint: Blueprint, rules: law.Book | None = None) -> Compiled:
     usd = to_own["USD"]
     asked = {name: middle(inputs(system)) for name, system in systems.items()}
     some = next(iter(asked.values()))
+    any_system = next(iter(systems.values()))
+    halls = {
+        name: _facility_price(any_system, site.cooling) for name, site in blueprint.sites.items()
+    }
     stated = design.budget
     problem = records.Problem(
         systems=tuple(
@@ -73,7 +77,7 @@ def problem_of(blueprint: Blueprint, rules: law.Book | None = None) -> Compiled:
             for name, system in systems.items()
         ),
         sites=tuple(
-            _site(blueprint, on[name], quarters, rulings, _facility_price(name, blueprint) * usd)
+            _site(blueprint, on[name], quarters, rulings, halls[name] * usd)
             for name in blueprint.sites
         ),
         works=tuple(_works(blueprint, design, systems, on, speeds, quarters)),
@@ -183,12 +187,13 @@ def _site(
     # The connection must do in the hottest hours; energy is of all hours, so it is priced and
     # weighed by what the mean hour takes of that.
     mean = ground.pue / ground.pue_hot
+    here: dict[str, list[Lawful]] = {}
+    for one in rulings:
+        if one.site == ground.name:
+            here.setdefault(one.system, []).append(one)
     lawful = {
-        name: tuple(
-            any(one.may_stand for one in rulings if _holds(one, ground.name, name, day))
-            for day in _deliveries(quarters)
-        )
-        for name in dict.fromkeys(one.system for one in rulings)
+        name: tuple(_may_stand(stretches, day) for day in _deliveries(quarters))
+        for name, stretches in here.items()
     }
     return records.Site(
         name=ground.name,
@@ -208,14 +213,13 @@ def _deliveries(quarters: list[date]) -> list[date]:
     return [months_later(day, MONTHS * LEAD_QUARTERS) for day in quarters]
 
 
-def _holds(one: Lawful, site: str, system: str, day: date) -> bool:
-    return (one.site, one.system) == (site, system) and one.first <= day < one.end
+def _may_stand(stretches: list[Lawful], day: date) -> bool:
+    return any(one.may_stand for one in stretches if one.first <= day < one.end)
 
 
-def _facility_price(site: str, blueprint: Blueprint) -> float:
-    """USD per W of IT power: shell, power, cooling and commissioning, by kind of cooling."""
-    some = chips.system(next(iter(_systems(blueprint))))
-    asked = middle(inputs(some, cooling=blueprint.sites[site].cooling))
+def _facility_price(some: System, cooling: str) -> float:
+    """USD per W of IT power, the same for any system: shell, power, cooling, commissioning."""
+    asked = middle(inputs(some, cooling=cooling))
     return float(asked["facility"] * (1 + asked["commissioning"]) / asked["fill"])
 
 

@@ -187,15 +187,7 @@ def _told(key: tuple[str, str], rate: Rate | Cannot, chips: int) -> Speed:
     """`chips` are those of a node."""
     demand, system = key
     if isinstance(rate, Cannot):
-        return Speed(
-            demand=demand,
-            system=system,
-            tokens_per_s_per_node=None,
-            tokens_per_s_per_chip=None,
-            nodes=None,
-            layout="",
-            why_not=rate.why,
-        )
+        return Speed(demand=demand, system=system, why_not=rate.why)
     return Speed(
         demand=demand,
         system=system,

@@ -42,10 +42,10 @@ class Speed(Frozen):
 
     demand: str
     system: str
-    tokens_per_s_per_node: float | None
-    tokens_per_s_per_chip: float | None
-    nodes: int | None
-    layout: str
+    tokens_per_s_per_node: float | None = None
+    tokens_per_s_per_chip: float | None = None
+    nodes: int | None = None
+    layout: str = ""
     mfu: float | None = None
     tpot_s: float | None = None
     ttft_s: float | None = None

@@ -13,7 +13,7 @@ import re
 import statistics
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from gigafactory.stack import facts, money
@@ -483,16 +483,7 @@ def _position(subject: str, quantity: str) -> Figure:
 
 
 def _stand_in(figure: Figure, proxy: str, basis: str = "assumed") -> Figure:
-    return Figure(
-        value=figure.value,
-        low=figure.low,
-        high=figure.high,
-        unit=figure.unit,
-        basis="unknown" if figure.value is None else basis,
-        source=figure.source,
-        as_of=figure.as_of,
-        proxy=proxy,
-    )
+    return replace(figure, proxy=proxy, basis="unknown" if figure.value is None else basis)
 
 
 def _stated(table: str, subject: str, quantity: str) -> Figure | None:
