@@ -12,7 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from gigafactory import costs, estimates, lawful, opening, places
+from gigafactory import (
+    costs,
+    estimates,
+    failing,
+    lawful,
+    opening,
+    places,
+    playing,
+    replaying,
+    tracing,
+)
 from gigafactory.door import AS_JSON, door, keep_private, out, say, working, write_whole
 from gigafactory.faults import Fault, Refused, nearest
 
@@ -38,6 +48,10 @@ lawful.mount(app)
 places.mount(app)
 opening.mount(app)
 costs.mount(app)
+playing.mount(app)
+failing.mount(app)
+tracing.mount(app)
+replaying.mount(app)
 
 
 def main() -> None:
@@ -130,7 +144,7 @@ def plan(
                 write_whole(html, plan_report.page(designed, openings(loaded, designed)))
             say(designed.model_dump(mode="json"), as_json, lambda: screen.whole(designed, sources))
             return
-        made = _plan(blueprint, set_)
+        made = playing.planned(blueprint, set_)
 
         def shown() -> Any:
             from rich.console import Group
@@ -188,51 +202,6 @@ def whatif(
             write_whole(plot, whatif_plot.svg(rows, set_))
         changes = {"changes": set_, "rows": [row.told() for row in rows]}
         say(changes, as_json, lambda: screen.whatif(rows, set_ or ()))
-
-
-@app.command()
-def simulate(
-    blueprint: BLUEPRINT,
-    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same day")] = 0,
-    set_: SET = None,
-    as_json: AS_JSON = False,
-) -> None:
-    """Play the plan on a virtual clock, with the scheduler that really runs.
-
-    Writes the same ledger as `up` does, as Parquet. Durations are drawn from the quotes.
-
-    Example: `gigafactory simulate laptop --seed 7`
-    """
-    with door(as_json):
-        from gigafactory.ledger.book import Book
-
-        made, file, run = _simulated(_plan(blueprint, set_), seed)
-        book = Book.open(file)
-        jobs = [{**job, "status": job["state"]} for job in book.jobs(run)]
-
-        def shown() -> Any:
-            from rich.console import Group
-
-            from gigafactory.console import terminal
-
-            return Group(
-                f"simulated day of {made.name}, seed {seed} (modelled)",
-                terminal.jobs(jobs),
-                terminal.bill(book.bill(run), made.currency),
-                f"ledger: {file}",
-            )
-
-        say(
-            {
-                "run": run,
-                "ledger": str(file),
-                "seed": seed,
-                "jobs": jobs,
-                "bill": book.bill(run),
-            },
-            as_json,
-            shown,
-        )
 
 
 @app.command()
@@ -424,7 +393,7 @@ def report(
         from gigafactory.plan import Plan
 
         book, last = _last_run(run)
-        _, file, simulated = _simulated(Plan.model_validate(last["plan"]), 0)
+        file, simulated = playing.simulated(Plan.model_validate(last["plan"]), 0)
         write((book, last["run"]), (Book.open(file), simulated), output)
         say(
             {"run": last["run"], "report": str(output)},
@@ -505,34 +474,6 @@ def _risk(blueprint: Any, rule: Path, chance: float, second: str | None, quiet: 
         hint = "see `gigafactory law --with-rule`, its scope and its day"
         raise Refused(Fault("the rule changes nothing here", str(rule), why, hint))
     return told
-
-
-def _plan(blueprint: str, overrides: list[str] | None) -> Any:
-    """The plan of a blueprint, with what was measured in this home."""
-    from gigafactory import plan as planning
-    from gigafactory.blueprint import load
-    from gigafactory.works import history
-    from gigafactory.works.home import Home
-
-    home = Home.default()
-    return planning.make(load(blueprint, overrides or ()), history.measured(home.path, home.ledger))
-
-
-def _simulated(made: Any, seed: int) -> tuple[Any, Path, str]:
-    """Play a plan's day into a Parquet ledger in this home."""
-    from datetime import UTC, datetime
-
-    from gigafactory.ledger.book import write_parquet
-    from gigafactory.twin import simulate as play
-    from gigafactory.works.home import Home
-
-    run = f"{made.name}-{made.hash[:8]}-seed-{seed}"
-    file = Home.default().path / "simulated" / f"{run}.parquet"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    happened = play(made, run, seed)
-    opened_s = datetime.fromisoformat(made.start).replace(tzinfo=UTC).timestamp()
-    write_parquet(file, run, happened, opened_s)
-    return made, file, run
 
 
 def _last_run(name: str | None = None) -> tuple[Any, dict[str, Any]]:

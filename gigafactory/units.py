@@ -59,6 +59,7 @@ UNITS: dict[str, tuple[str, float, bool]] = {
 CURRENCIES = ("EUR", "USD", "CNY", "GBP", "CHF", "JPY")
 EXAMPLES = {
     "W": "50 MW",
+    "W/s": "10 MW/min",
     "J": "12 kWh",
     "s": "90 s",
     "B": "80 GB",
@@ -232,6 +233,7 @@ def _expected(text: Any, unit: str) -> str:
 def _nouns() -> dict[str, str]:
     return {
         "W": "power",
+        "W/s": "ramp of power",
         "J": "energy",
         "s": "duration",
         "B": "amount of memory",

@@ -83,6 +83,9 @@ def test_the_commands_are_those_of_the_manual():
                 "whatif",
                 "accept",
                 "schema",
+                "failures",
+                "trace",
+                "replay",
             ]
         )
         == COMMANDS

@@ -1,14 +1,11 @@
 """The core: stories for understanding, random lives for truth."""
 
-import inspect
-from importlib import util
-
 import numpy as np
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from gigafactory.factory import Factory, Start, Stop, Wake
+from gigafactory.factory import Factory, Start, Stop, Tenant, Wake, queue
 from gigafactory.factory import events as ev
 from gigafactory.factory import state as tables
 from gigafactory.factory.core import HAPPENINGS
@@ -23,8 +20,22 @@ def factory(cap_w=1000.0, nodes=(8,)):
     return made
 
 
+def shared_factory(**more):
+    """Three tenants with quotas on twelve chips, two of which lend to each other."""
+    tenants = [Tenant("lab", 2.0, 6, 6, "both"), Tenant("mill", 1.0, 4, 6, "both")]
+    rules = {"elastic": True, "preempt_after_s": 5.0, "grow_after_s": 5.0, "lemons": 3}
+    made = Factory(
+        [("mill", 200.0)], [("mill/gpu", "mill", CHIP_W)], [*tenants, Tenant("own", 1.0, 2)],
+        rules={**rules, **more},
+    )  # fmt: skip
+    for number in (1, 2, 3):
+        made.apply(ev.NodeJoined(0.0, f"n{number}", "mill/gpu", 4, f"r{number % 2}"))
+    return made
+
+
 def job(name, chips=1, at_s=0.0, **more):
-    return ev.JobSubmitted(at_s, name, "lab", "pretrain", chips, ("mill/gpu",), **more)
+    tenant = more.pop("tenant", "lab")
+    return ev.JobSubmitted(at_s, name, tenant, "pretrain", chips, ("mill/gpu",), **more)
 
 
 def started(start, at_s=1.0):
@@ -46,11 +57,12 @@ def run(made, name, **more):
 
 def test_a_lost_node_costs_only_the_work_since_the_checkpoint():
     made = factory(nodes=(8, 8))
-    run(made, "train", chips=8)
+    (first,) = run(made, "train", chips=8).nodes
     made.apply(ev.JobCheckpointed(600.0, "train", 1, 40))
-    stop, start = made.apply(ev.NodeLost(1500.0, "n1", "power"))
+    stop, start = made.apply(ev.NodeLost(1500.0, first, "power"))
+    (other,) = {"n1", "n2"} - {first}
     assert stop == Stop("train", 1)
-    assert start == Start("train", 2, "mill/gpu", ("n2",), (8,), 40)
+    assert start == Start("train", 2, "mill/gpu", (other,), (8,), 40)
 
 
 def test_a_gang_starts_whole_or_not_at_all():
@@ -164,7 +176,7 @@ def test_the_diagram_shows_every_status():
 
 CHOICES = [
     *("submit", "submit", "start", "start", "done", "fail", "lose", "checkpoint", "stop"),
-    *("cancel", "lose-node", "join", "drain", "tick", "stale"),
+    *("cancel", "lose-node", "join", "drain", "tick", "stale", "cap", "close"),
 ]
 
 
@@ -190,16 +202,23 @@ def event_of(made, choice, at_s):
     node = f"n{which % 3 + 1}"
     if what == "submit":
         after = tuple(names[-1:]) if how == 1 else ()
+        chips = which % 5 + 1
         return job(
-            f"j{len(names)}", chips=which % 5 + 1, at_s=at_s, priority=how, retries=how,
-            after=after, through=after if which % 2 else (),
+            f"j{len(names)}", chips=chips, at_s=at_s, priority=how, retries=how,
+            after=after, through=after if which % 2 else (), service=which == 7,
+            tenant=("lab", "mill", "own", "lab")[how], chips_min=max(1, chips - 2 * how),
+            expected_s=0.0 if which == 3 else 10.0 * which, 
         )  # fmt: skip
     if what == "tick":
         return ev.Ticked(at_s)
     if what == "join":
         return ev.NodeJoined(at_s, node, "mill/gpu", 4)
     if what == "drain":
-        return ev.NodeDrained(at_s, node)
+        return ev.NodeDrained(at_s, node, now=how == 3)
+    if what == "cap":
+        return ev.SiteCapped(at_s, "mill", (30.0, 60.0, 90.0, 200.0)[how])
+    if what == "close":
+        return ev.PoolOpened(at_s, "mill/gpu", open=how > 0)
     if what == "lose-node":
         return ev.NodeLost(at_s, node, "chance")
     if not names:
@@ -224,17 +243,50 @@ def check(made):
     state = made.state
     jobs = state.jobs[: state.counts[tables.JOBS]]
     nodes = state.nodes[: state.counts[tables.NODES]]
-    holds = state.holds[: state.counts[tables.HOLDS]]
-    held_by_job = np.bincount(holds["job"], holds["chips"], minlength=len(jobs))
-    held_on_node = np.bincount(holds["node"], holds["chips"], minlength=len(nodes))
+    held_by_job = np.zeros(len(jobs), int)
+    held_on_node = np.zeros(len(nodes), int)
+    for j in range(len(jobs)):
+        for n, chips in made.held(j):
+            held_by_job[j] += chips
+            held_on_node[n] += chips
     holding = np.isin(jobs["status"], tables.HOLDS_CHIPS)
-    assert (held_by_job == np.where(holding, jobs["chips"], 0)).all(), "a gang is whole or nothing"
+    assert (held_by_job == np.where(holding, jobs["width"], 0)).all(), "a gang is whole or nothing"
+    wide = (jobs["chips_min"] <= jobs["width"]) & (jobs["width"] <= jobs["chips"])
+    assert (wide | ~holding).all(), "no gang is narrower or wider than it asked to be"
     assert (held_on_node + nodes["free"] == nodes["chips"]).all(), "chips are neither lost nor made"
     assert (nodes["free"] >= 0).all()
     assert (nodes["up"] | (held_on_node == 0)).all(), "nothing runs on a node that is down"
-    assert (state.sites["used_w"] <= state.sites["cap_w"] * (1 + 1e-6)).all(), "the cap holds"
-    assert state.sites["used_w"].sum() == pytest.approx(held_by_job.sum() * CHIP_W)
+    takes = nodes["up"] & ~nodes["drained"] & ~nodes["lemon"]
+    for p, pool in enumerate(state.pools):
+        mine = takes & (nodes["pool"] == p)
+        assert pool["free"] == nodes["free"][mine].sum(), "what is free is counted right"
+        assert pool["whole"] == (mine & (nodes["free"] == nodes["chips"])).sum()
+        assert pool["leaving"] == (holding & (jobs["pool"] == p) & jobs["leaving"]).sum()
+    assert (state.sites["used_mw"] == held_by_job.sum() * CHIP_W * 1e3).all(), "power is counted"
+    for t, tenant in enumerate(state.tenants):
+        mine = jobs["tenant"] == t
+        assert tenant["used"] == held_by_job[mine].sum(), "tenants are charged for what they hold"
+        assert queue_of(state, t) == sorted(
+            np.flatnonzero(mine & (jobs["status"] == tables.QUEUED)),
+            key=lambda j: (-jobs[j]["priority"], jobs[j]["score"], j),
+        ), "a queue holds who waits, in order"
+        if tenant["quota"] >= 0:
+            assert tenant["entitled"] == held_by_job[mine & jobs["entitled"]].sum()
+            assert tenant["entitled"] <= tenant["quota"]
+            assert tenant["used"] <= tenant["quota"] + tenant["borrow"], "nobody borrows too much"
+    for c, cohort in enumerate(state.cohorts):
+        lent = state.tenants["cohort"] == c
+        assert cohort["used"] == state.tenants["used"][lent].sum() <= cohort["quota"]
     assert (jobs["failures"] <= jobs["retries"] + 1).all()
+
+
+def queue_of(state, t):
+    """Jobs in a tenant's queue, first to last."""
+    found, j = [], queue.head(state, t)
+    while j >= 0:
+        found.append(j)
+        j = queue.behind(state, j)
+    return found
 
 
 def play(made, choices):
@@ -295,68 +347,26 @@ def test_every_accepted_job_ends_once_the_world_is_kind(choices):
     assert {made.status(name) for name in made.jobs()} <= {"done", "failed", "cancelled", "blocked"}
 
 
-def compiled(module_name="gigafactory.factory.step"):
-    """The same source, a second time, every function of it compiled by numba."""
-    import numba
-
-    spec = util.find_spec(module_name)
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name, function in list(vars(module).items()):
-        if inspect.isfunction(function) and function.__module__ == module_name:
-            setattr(module, name, numba.njit(function, boundscheck=True))
-    return module
-
-
-def test_the_core_compiled_by_numba_does_what_the_python_does():
-    fast = compiled()
-    from gigafactory.factory import step as slow
+def test_the_core_compiled_by_numba_does_what_the_python_does(monkeypatch):
+    from gigafactory.factory import core as door
+    from gigafactory.factory.compiled import core
 
     rng = np.random.default_rng(7)
-    names = ("submit", "start", "done", "fail", "lose", "checkpoint", "cancel", "lose-node",
-             "join", "drain", "tick")  # fmt: skip
-    made = factory(cap_w=90.0, nodes=(4, 4, 4))
-    pair = [tables.State(*(table.copy() for table in made.state)) for _ in "ab"]
-    happened = 0
-    for second in range(600):
-        choice = (str(rng.choice(names)), int(rng.integers(8)), int(rng.integers(4)))
-        event = event_of(made, choice, float(second))
-        if event is None or not made.accepts(event) or len(made.jobs()) > 40:
-            continue
-        made.apply(event)
-        # Rows that the door enters (names, edges, nodes) are copied; the rest each side computes.
-        encoded = made._encode(event)
-        pair = [entered(made.state, mine, event) for mine in pair]
-        outs = [np.zeros(200, tables.COMMAND) for _ in pair]
-        counts = [side.step(mine, encoded, out)
-                  for side, mine, out in zip((slow, fast), pair, outs, strict=True)]  # fmt: skip
-        assert counts[0] == counts[1]
-        assert (outs[0] == outs[1]).all()
-        for one, other in zip(*pair, strict=True):
-            assert (one == other).all()
-        happened += 1
-    assert happened > 200
-
-
-def entered(door, mine, event):
-    """`mine` with the rows that `Factory` itself writes before a step."""
-    mine = tables.State(*(
-        np.concatenate([table, np.zeros((len(like) - len(table), *table.shape[1:]), table.dtype)])
-        if len(like) > len(table) else table
-        for table, like in zip(mine, door, strict=True)
-    ))  # fmt: skip
-    if isinstance(event, ev.JobSubmitted):
-        j = door.counts[tables.JOBS] - 1
-        fixed = ("service", "chips", "priority", "retries")
-        for name in fixed:
-            mine.jobs[j][name] = door.jobs[j][name]
-        mine.rank[j] = door.rank[j]
-        mine.edges[:] = door.edges
-        mine.counts[tables.JOBS] = door.counts[tables.JOBS]
-        mine.counts[tables.EDGES] = door.counts[tables.EDGES]
-    elif isinstance(event, ev.NodeJoined):
-        mine.counts[tables.NODES] = door.counts[tables.NODES]
-    return mine
+    choices = [
+        (str(rng.choice(CHOICES)), int(rng.integers(8)), int(rng.integers(4))) for _ in range(900)
+    ]
+    lives = []
+    for compiled in (False, True):
+        if compiled:
+            monkeypatch.setattr(door, "step", core()["step"].step)
+            monkeypatch.setattr(door, "accepts", core()["step"].accepts)
+        made = shared_factory()
+        lives.append((*play(made, choices), made.state))
+    (events, commands, state), (their_events, their_commands, their_state) = lives
+    assert len(events) > 300
+    assert (events, commands) == (their_events, their_commands)
+    for one, other in zip(state, their_state, strict=True):
+        assert (one == other).all()
 
 
 def test_every_happening_has_an_event():

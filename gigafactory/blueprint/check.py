@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
-from gigafactory.blueprint import check_design
+from gigafactory.blueprint import check_design, check_streams
 from gigafactory.blueprint.schema import (
     Blueprint,
     Evaluate,
@@ -40,6 +40,7 @@ def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
     """Every fault in a blueprint whose schema is right."""
     yield from _sites(blueprint)
     yield from check_design.check(blueprint)
+    yield from check_streams.check(blueprint, folder)
     yield from _models(blueprint, folder)
     for name, work in blueprint.workloads.items():
         yield from _names(blueprint, name, work)

@@ -39,7 +39,7 @@ def _stands(blueprint: Blueprint) -> Iterator[Found]:
         if not site.systems:
             what, why = f"site {name!r} stands empty", "no `design` says what to put there"
             yield ("sites", name), what, why, "add `systems: {h200-8: 1}`, or a `design`"
-    if not blueprint.workloads:
+    if not blueprint.workloads and not blueprint.streams:
         why = "no `design` has demands either"
         yield (), "there are no workloads", why, "see docs/blueprint.md#workloads"
 

@@ -1,7 +1,7 @@
 """Reading a blueprint: YAML to records, with file and line for everything that is wrong."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from gigafactory.blueprint.check import check
 from gigafactory.blueprint.schema import Blueprint, NewJob
+from gigafactory.blueprint.streams import TraceStream
 from gigafactory.faults import Fault, Refused, nearest
 
 # Where blueprints lie: beside the package in a checkout, inside it in a wheel.
@@ -146,8 +147,11 @@ def _override(tree: Any, override: str) -> None:
                 "write it as --set sites.milan.power=62MW",
             )
         )
-    node = tree
-    for key in above:
+    node: Any = tree
+    for depth, key in enumerate(above):
+        left_out = isinstance(node, MutableMapping) and key not in node
+        if left_out and key in _keys(tree, above[:depth]):
+            node[key] = {}  # A part that the file leaves out.
         if not isinstance(node, Mapping) or key not in node:
             known = node if isinstance(node, Mapping) else ()
             raise Refused(
@@ -173,7 +177,7 @@ def _override(tree: Any, override: str) -> None:
 
 
 def _anchor(blueprint: Blueprint, folder: Path) -> Blueprint:
-    """Make relative paths of models absolute, so that the blueprint no longer needs its file."""
+    """Make relative paths absolute, so that the blueprint no longer needs its file."""
     models = {}
     for name, source in blueprint.models.items():
         config = source.config
@@ -183,7 +187,13 @@ def _anchor(blueprint: Blueprint, folder: Path) -> Blueprint:
         if weights and (folder / weights).exists():
             weights = str((folder / weights).resolve())
         models[name] = source.model_copy(update={"config": config, "weights": weights})
-    return blueprint.model_copy(update={"models": models})
+    streams = {
+        name: stream.model_copy(update={"file": str((folder / stream.file).resolve())})
+        if isinstance(stream, TraceStream)
+        else stream
+        for name, stream in blueprint.streams.items()
+    }
+    return blueprint.model_copy(update={"models": models, "streams": streams})
 
 
 def _config_file(path: Path) -> Path:
@@ -253,7 +263,7 @@ def _dotted(place: Iterable[Any]) -> str:
     return ".".join(map(str, place))
 
 
-def _keys(tree: Any, place: tuple) -> list[str]:
+def _keys(tree: Any, place: Iterable[Any]) -> list[str]:
     """Keys that the schema knows at `place`."""
     schema = Blueprint.model_json_schema()
     definitions: dict[str, Any] = schema["$defs"]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gigafactory.blueprint.design import Design
+from gigafactory.blueprint.operations import Battery, Grid, Operations, Racks
 from gigafactory.blueprint.parts import (
     Country,
     GramsPerJoule,
@@ -24,6 +25,7 @@ from gigafactory.blueprint.parts import (
     Tokens,
     Watts,
 )
+from gigafactory.blueprint.streams import AnyStream
 
 Cooling = Literal[
     "air", "evaporative", "dry", "chilled-water", "direct-to-chip", "immersion", "colocation"
@@ -57,10 +59,22 @@ class Site(Part):
     energy_price: PricePerJoule | None = None
     powered: date | None = Field(None, description="day on which its hall is ready for racks")
     building: Literal["greenfield", "existing", "modular"] = "greenfield"
+    racks: Racks | None = None
+    battery: Battery | None = None
+    grid: Grid = Field(default_factory=Grid)
 
 
 class Tenant(Part):
-    """Somebody who pays."""
+    """Somebody who pays, and what they may use of what is shared."""
+
+    weight: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="of its fair share")
+    quota: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="chips that are its own; all that is free where left out"
+    )
+    borrow: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="chips beyond its quota at most; all its cohort lends where left out"
+    )
+    cohort: Name | None = Field(None, description="tenants of one cohort lend each other")
 
 
 class Prices(Part):
@@ -173,6 +187,8 @@ class Blueprint(Part):
     prices: Prices = Field(default_factory=Prices)
     models: dict[Name, ModelSource] = Field(default_factory=dict)
     workloads: dict[Name, AnyWorkload] = Field(default_factory=dict)
+    streams: dict[Name, AnyStream] = Field(default_factory=dict)
+    operations: Operations = Field(default_factory=Operations)
     design: Design | None = None
 
 

@@ -59,10 +59,18 @@ class NodeEvent(Event):
 
 @dataclass(frozen=True)
 class NodeJoined(NodeEvent):
-    """A node of `chips` chips stands ready in `pool` (one system at one site)."""
+    """A node of `chips` chips stands ready in `pool` (one system at one site).
+
+    Nodes of a `block` of racks, and more so of a `rack`, are near each other. `replaced`: it is
+    another machine under the old name, whose failures no longer count.
+    """
 
     pool: str
     chips: int
+    rack: str = ""
+    block: str = ""
+    rack_w: float | None = None
+    replaced: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,36 @@ class NodeLost(NodeEvent):
 
 @dataclass(frozen=True)
 class NodeDrained(NodeEvent):
-    """A node takes no new jobs; what runs on it ends first."""
+    """A node takes no new jobs; what runs on it ends first, or with `now` stops and moves."""
+
+    now: bool = False
+
+
+@dataclass(frozen=True)
+class SiteCapped(Event):
+    """What the machines of a site may draw has changed; jobs stop where it is too little."""
+
+    site: str
+    cap_w: float
+
+    @property
+    def subject(self) -> str:
+        """Name of the site."""
+        return self.site
+
+
+@dataclass(frozen=True)
+class PoolOpened(Event):
+    """From now on new work may start in the pool, or with `open` false may not (law, calendar)."""
+
+    pool: str
+    open: bool
+    why: str = ""
+
+    @property
+    def subject(self) -> str:
+        """Name of the pool."""
+        return self.pool
 
 
 @dataclass(frozen=True)
@@ -95,7 +132,8 @@ class JobSubmitted(JobEvent):
 
     `after` are jobs that must be done before it starts; a job in `through` is an evaluation
     that must have passed. `pools` are those where it may run (law, residency, fit), best
-    first. A `service` runs until it is told to stop.
+    first. A `service` runs until it is told to stop. An elastic job runs on fewer chips, down
+    to `chips_min`. `expected_s` is how long it would take on `chips`; 0 where nobody knows.
     """
 
     tenant: str
@@ -107,6 +145,9 @@ class JobSubmitted(JobEvent):
     service: bool = False
     after: tuple[str, ...] = ()
     through: tuple[str, ...] = ()
+    chips_min: int | None = None
+    expected_s: float = 0.0
+    deadline_s: float | None = None
     spec: Json = field(default_factory=dict)
     quote: Json = field(default_factory=dict)
 
@@ -243,13 +284,20 @@ class FirstToken(Event):
     answer: str
 
 
+@dataclass(frozen=True)
+class Commanded(Event):
+    """What the core answered to the event before: a fact to hold a replay against."""
+
+    commands: tuple[Json, ...]
+
+
 CoreEvent = (
-    NodeJoined | NodeLost | NodeDrained | JobSubmitted | JobStarted | JobCheckpointed | JobDone
-    | JobFailed | JobLost | JobStopped | JobCancelled | Ticked
+    NodeJoined | NodeLost | NodeDrained | SiteCapped | PoolOpened | JobSubmitted | JobStarted
+    | JobCheckpointed | JobDone | JobFailed | JobLost | JobStopped | JobCancelled | Ticked
 )  # fmt: skip
 AnyEvent = (
     CoreEvent | RunOpened | JobReported | RequestReserved | RequestSettled
-    | RequestDisputed | FirstToken
+    | RequestDisputed | FirstToken | Commanded
 )  # fmt: skip
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(AnyEvent)}
 

@@ -1,40 +1,48 @@
 """What happens when something happens: one event in, tables changed in place, commands out.
 
 Plain loops over plain arrays, so that the same source runs as Python (under the works, where
-a debugger matters) and can be compiled by numba, with equal results (a test). No clock, no
-disk, no dict, no exception: an event that may not be is told by the return value.
+a debugger matters) and compiled by numba (in the twin), with equal results (a test). No clock,
+no disk, no dict, no exception: an event that may not be is told by the return value.
 """
 
 import numpy as np
 
+from gigafactory.factory.place import admit, release, retire, stands_on, touch, touch_site, usable
+from gigafactory.factory.preempt import mark_leaving, shed
+from gigafactory.factory.queue import enqueue, head
+from gigafactory.factory.quota import freshen, give_back
+from gigafactory.factory.schedule import leave_queue, schedule
 from gigafactory.factory.state import (
     BLOCKED,
     CANCEL,
     CANCELLED,
+    CAP,
     CHECKPOINTED,
     CUT,
     DONE,
     DRAIN,
-    EDGES,
     ENDED,
     ENDED_ILL,
     ENDED_WELL,
     FAILED,
-    HOLDS,
     HOLDS_CHIPS,
     ILLEGAL,
-    JOBS,
     JOIN,
+    LEAST_PRIORITY,
     LOSE_NODE,
     LOST,
+    MANY,
+    NEWCOMER,
     NEXT,
-    NODES,
+    NOBODY,
+    OPEN,
     PAUSED,
-    PLACED,
+    PAUSED_JOBS,
     QUEUED,
     RELEASED,
+    REPLACE,
     RESUMED,
-    START,
+    RUNNING,
     STOP,
     STOPPING,
     SUBMIT,
@@ -42,6 +50,7 @@ from gigafactory.factory.state import (
     WAITING,
     WAKE,
     State,
+    command,
 )
 
 NEVER = (FAILED, CANCELLED, BLOCKED)
@@ -63,36 +72,77 @@ def accepts(state: State, event: np.void) -> bool:
 
 def step(state: State, event: np.void, out: np.ndarray) -> int:
     """Apply an event that `accepts` allowed; write commands to `out`, return how many."""
-    kind, now_s, written = event["kind"], event["at_s"], 0
-    if kind == SUBMIT:
-        _submit(state, event["job"])
+    written = happen(state, event, out, 0)
+    return schedule(state, event["at_s"], out, written)
+
+
+def happen(state: State, event: np.void, out: np.ndarray, written: int) -> int:
+    """Change the tables as the event says. What waits is started by `schedule`, later."""
+    kind, now_s, where = event["kind"], event["at_s"], event["where"]
+    if kind < SUBMIT:
+        written = _happen_to_job(state, event, out, written)
+    elif kind == SUBMIT:
+        _submit(state, event["job"], now_s)
     elif kind == JOIN:
-        state.nodes[event["node"]]["up"] = True
-        state.nodes[event["node"]]["drained"] = False
+        _join(state, where, event["value"] != 0)
     elif kind == DRAIN:
-        state.nodes[event["node"]]["drained"] = True
+        written = _drain(state, where, event["value"] != 0, out, written)
     elif kind == LOSE_NODE:
-        written = _lose_node(state, event["node"], out, written)
-    elif kind != TICK:
-        written = _happen(state, event, out, written)
+        written = _lose_node(state, where, event["value"] != 0, now_s, out, written)
+    elif kind == CAP:
+        state.sites[where]["cap_mw"] = event["value"]
+        touch_site(state, where)
+        written = shed(state, where, out, written)
+    elif kind == TICK:
+        for t in range(len(state.tenants)):
+            if head(state, t) >= 0:
+                freshen(state, t)
+    else:
+        state.pools[where]["open"] = kind == OPEN
+        touch(state, where)
     _resume(state, now_s)
-    return _place(state, out, written, now_s)
+    return written
 
 
-def _submit(state: State, j: int) -> None:
-    jobs = state.jobs
-    jobs[j]["status"] = WAITING
-    jobs[j]["pool"] = -1
-    for e in range(state.counts[EDGES]):
-        edge = state.edges[e]
-        if edge["after"] == j and jobs[edge["before"]]["status"] != DONE:
-            jobs[j]["waits_for"] += 1
-    _settle_waiting(state, j)
+def _submit(state: State, j: int, now_s: float) -> None:
+    jobs, job = state.jobs, state.jobs[j]
+    job["status"] = WAITING
+    job["pool"], job["reserved"], job["claims"], job["first_hold"] = -1, -1, -1, -1
+    job["tried_s"] = -1e18
+    state.counts[LEAST_PRIORITY] = min(state.counts[LEAST_PRIORITY], job["priority"])
+    cut = False
+    for e in range(job["first_in"], job["first_in"] + job["ins"]):
+        before = jobs[state.edges[e]["before"]]
+        if before["status"] != DONE:
+            job["waits_for"] += 1
+        if before["status"] in NEVER or _fails_gate(state, e):
+            cut = True
+    if cut:
+        job["status"] = NEXT[WAITING, CUT]
+    elif job["waits_for"] == 0:
+        _queue(state, j, NEXT[WAITING, RELEASED], now_s)
 
 
-def _happen(state: State, event: np.void, out: np.ndarray, written: int) -> int:
+def _fails_gate(state: State, e: int) -> bool:
+    before = state.jobs[state.edges[e]["before"]]
+    return state.edges[e]["gate"] and before["status"] == DONE and not before["passed"]
+
+
+def _queue(state: State, j: int, status: int, now_s: float) -> None:
+    """The job waits for chips from now on."""
+    state.jobs[j]["status"] = status
+    state.jobs[j]["queued_s"] = now_s
+    enqueue(state, j)
+    t = state.jobs[j]["tenant"]
+    if head(state, t) == j:
+        freshen(state, t)
+    if state.rules[0]["backfill"]:
+        state.counts[NEWCOMER] = j if state.counts[NEWCOMER] == NOBODY else MANY
+
+
+def _happen_to_job(state: State, event: np.void, out: np.ndarray, written: int) -> int:
     """One happening in the life of a job, by the table."""
-    j, kind = event["job"], event["kind"]
+    j, kind, now_s = event["job"], event["kind"], event["at_s"]
     job = state.jobs[j]
     before, after = job["status"], NEXT[job["status"], kind]
     if kind == CHECKPOINTED:
@@ -104,185 +154,149 @@ def _happen(state: State, event: np.void, out: np.ndarray, written: int) -> int:
             after = FAILED
         else:
             pause_s = min(BACKOFF_S * 2.0 ** (job["failures"] - 1), BACKOFF_MAX_S)
-            job["resume_s"] = event["at_s"] + pause_s
-            out[written]["kind"] = WAKE
-            out[written]["job"] = j
-            out[written]["at_s"] = job["resume_s"]
-            written += 1
+            job["resume_s"] = now_s + pause_s
+            written = command(out, written, WAKE, j, 0, -1, job["resume_s"])
     if kind == CANCEL and after == STOPPING:
-        out[written]["kind"] = STOP
-        out[written]["job"] = j
-        out[written]["attempt"] = job["attempt"]
-        written += 1
+        written = command(out, written, STOP, j, job["attempt"], job["pool"], now_s)
     if kind == ENDED_WELL:
         job["passed"] = event["value"] != 0
-    job["status"] = after
+    if before == QUEUED:
+        leave_queue(state, j)
+    elif before == PAUSED:
+        _unpause(state, j)
     if before in HOLDS_CHIPS and after not in HOLDS_CHIPS:
-        _release(state, j)
-    if after in ENDED:
-        _tell_dependants(state, j)
+        _give_up(state, j, now_s)
+    _become(state, j, after, now_s)
     return written
 
 
-def _tell_dependants(state: State, j: int) -> None:
-    """A job ended: those that stand on it come nearer, or will never start."""
-    done = state.jobs[j]["status"] == DONE
-    for e in range(state.counts[EDGES]):
-        edge = state.edges[e]
-        if edge["before"] == j and state.jobs[edge["after"]]["status"] == WAITING:
-            if done:
-                state.jobs[edge["after"]]["waits_for"] -= 1
-            _settle_waiting(state, edge["after"])
+def _become(state: State, j: int, after: int, now_s: float) -> None:
+    """The job enters a status that its chips, if it held any, are already out of the way of."""
+    job = state.jobs[j]
+    if after == QUEUED:
+        _queue(state, j, after, now_s)
+        return
+    job["status"] = after
+    if after == PAUSED:
+        job["behind"] = state.counts[PAUSED_JOBS]
+        state.counts[PAUSED_JOBS] = j
+    elif after in ENDED:
+        if job["claims"] >= 0:
+            state.pools[job["claims"]]["claim"] = -1
+            touch(state, job["claims"])
+            job["claims"] = -1
+        _tell_dependants(state, j, now_s)
 
 
-def _settle_waiting(state: State, j: int) -> None:
-    """Queue a waiting job that waits for nothing; block one that waits in vain, and its heirs."""
-    jobs = state.jobs
-    for e in range(state.counts[EDGES]):
-        edge = state.edges[e]
-        if edge["after"] != j:
-            continue
-        status = jobs[edge["before"]]["status"]
-        if status in NEVER or (
-            edge["gate"] and status == DONE and not jobs[edge["before"]]["passed"]
-        ):
-            jobs[j]["status"] = NEXT[jobs[j]["status"], CUT]
-            for heir in range(state.counts[EDGES]):
-                after = state.edges[heir]["after"]
-                if state.edges[heir]["before"] == j and jobs[after]["status"] == WAITING:
-                    _settle_waiting(state, after)
-            return
-    if jobs[j]["waits_for"] == 0:
-        jobs[j]["status"] = NEXT[jobs[j]["status"], RELEASED]
+def _give_up(state: State, j: int, now_s: float) -> None:
+    """The job holds its chips no more."""
+    job = state.jobs[j]
+    pool = state.pools[job["pool"]]
+    if job["before"] >= 0:
+        state.jobs[job["before"]]["behind"] = job["behind"]
+    else:
+        pool["first_run"] = job["behind"]
+    if job["behind"] >= 0:
+        state.jobs[job["behind"]]["before"] = job["before"]
+    if job["leaving"]:
+        job["leaving"] = False
+        pool["leaving"] -= 1
+    if job["width"] < job["chips"]:
+        pool["narrow"] -= 1
+    if not job["entitled"]:
+        pool["lent"] -= job["width"]
+    give_back(state, j, now_s)
+    release(state, j, state.chip_mw[job["kind"], job["pool"]])
 
 
-def _lose_node(state: State, n: int, out: np.ndarray, written: int) -> int:
-    """Every gang with a piece on the node stops everywhere and is queued again."""
-    state.nodes[n]["up"] = False
-    h = 0
-    while h < state.counts[HOLDS]:
-        j = state.holds[h]["job"]
-        if state.holds[h]["node"] != n:
-            h += 1
-            continue
-        state.jobs[j]["status"] = NEXT[state.jobs[j]["status"], LOST]
-        _release(state, j)
-        out[written]["kind"] = STOP
-        out[written]["job"] = j
-        out[written]["attempt"] = state.jobs[j]["attempt"]
-        written += 1
-        if state.jobs[j]["status"] == CANCELLED:
-            _tell_dependants(state, j)
-        h = 0  # rows moved
+def _tell_dependants(state: State, j: int, now_s: float) -> None:
+    """A job ended: those that stand on it come nearer, or will never start, nor their heirs."""
+    e = state.jobs[j]["first_out"]
+    while e >= 0:
+        heir = state.edges[e]["after"]
+        if state.jobs[heir]["status"] == WAITING:
+            if state.jobs[j]["status"] == DONE and not _fails_gate(state, e):
+                state.jobs[heir]["waits_for"] -= 1
+                if state.jobs[heir]["waits_for"] == 0:
+                    _queue(state, heir, NEXT[WAITING, RELEASED], now_s)
+            else:
+                state.jobs[heir]["status"] = NEXT[WAITING, CUT]
+                _tell_dependants(state, heir, now_s)
+        e = state.edges[e]["next_out"]
+
+
+def _join(state: State, n: int, replaced: bool) -> None:
+    """The node stands ready (again)."""
+    node = state.nodes[n]
+    took = usable(state, n)
+    node["up"], node["drained"] = True, False
+    if replaced:
+        node["lemon"], node["failures"] = False, 0
+    if not took and usable(state, n):
+        admit(state, n)
+
+
+def _drain(state: State, n: int, now: bool, out: np.ndarray, written: int) -> int:
+    """The node takes no new work; with `now`, what runs on it stops at its next checkpoint."""
+    if usable(state, n):
+        retire(state, n)
+    state.nodes[n]["drained"] = True
+    j = state.pools[state.nodes[n]["pool"]]["first_run"] if now else -1
+    while j >= 0:
+        job = state.jobs[j]
+        if job["status"] == RUNNING and not job["leaving"] and stands_on(state, j, n):
+            written = mark_leaving(state, j, out, written)
+        j = job["behind"]
+    return written
+
+
+def _lose_node(
+    state: State, n: int, faulty: bool, now_s: float, out: np.ndarray, written: int
+) -> int:
+    """Every gang with a piece on the node stops everywhere and is queued again.
+
+    A node that was itself at fault too often takes no more work until it is replaced.
+    """
+    node, rules = state.nodes[n], state.rules[0]
+    if usable(state, n):
+        retire(state, n)
+    if node["up"] and faulty:
+        if now_s - node["failing_since_s"] > rules["lemon_s"]:
+            node["failures"], node["failing_since_s"] = 0, now_s
+        node["failures"] += 1
+        if rules["lemons"] > 0 and node["failures"] >= rules["lemons"] and not node["lemon"]:
+            node["lemon"] = True
+            written = command(out, written, REPLACE, -1, 0, n, now_s)
+    node["up"] = False
+    j = state.pools[node["pool"]]["first_run"]
+    while j >= 0:
+        job = state.jobs[j]
+        after_j = job["behind"]
+        if stands_on(state, j, n):
+            written = command(out, written, STOP, j, job["attempt"], job["pool"], now_s)
+            after = NEXT[job["status"], LOST]
+            _give_up(state, j, now_s)
+            _become(state, j, after, now_s)
+        j = after_j
     return written
 
 
 def _resume(state: State, now_s: float) -> None:
-    for j in range(state.counts[JOBS]):
-        if state.jobs[j]["status"] == PAUSED and state.jobs[j]["resume_s"] <= now_s:
-            state.jobs[j]["status"] = NEXT[PAUSED, RESUMED]
+    j = state.counts[PAUSED_JOBS]
+    while j >= 0:
+        after = state.jobs[j]["behind"]
+        if state.jobs[j]["resume_s"] <= now_s:
+            _unpause(state, j)
+            _queue(state, j, NEXT[PAUSED, RESUMED], now_s)
+        j = after
 
 
-def _place(state: State, out: np.ndarray, written: int, now_s: float) -> int:
-    """Start what fits: highest priority first, then first come; the first that waits blocks.
-
-    Without that a large gang would starve behind small jobs that keep slipping past it.
-    """
-    while True:
-        j = _head(state)
-        if j < 0:
-            return written
-        p = _pool_for(state, j)
-        if p < 0:
-            return written
-        job = state.jobs[j]
-        _hold(state, j, p)
-        job["status"] = NEXT[job["status"], PLACED]
-        job["attempt"] += 1
-        out[written]["kind"] = START
-        out[written]["job"] = j
-        out[written]["attempt"] = job["attempt"]
-        out[written]["at_s"] = now_s
-        written += 1
-
-
-def _head(state: State) -> int:
-    """The queued job that goes next, or -1."""
-    head = -1
-    for j in range(state.counts[JOBS]):
-        job = state.jobs[j]
-        if job["status"] == QUEUED and (head < 0 or job["priority"] > state.jobs[head]["priority"]):
-            head = j
-    return head
-
-
-def _pool_for(state: State, j: int) -> int:
-    """The best-liked pool with free chips and power for the whole gang, or -1."""
-    chips, best = state.jobs[j]["chips"], -1
-    for p in range(len(state.pools)):
-        rank = state.rank[j, p]
-        if rank == 0 or (best >= 0 and rank >= state.rank[j, best]):
-            continue
-        pool = state.pools[p]
-        site = state.sites[pool["site"]]
-        if site["used_w"] + chips * pool["chip_w"] > site["cap_w"] * (1 + 1e-9):
-            continue
-        free = 0
-        for n in range(state.counts[NODES]):
-            node = state.nodes[n]
-            if node["pool"] == p and node["up"] and not node["drained"]:
-                free += node["free"]
-        if free >= chips:
-            best = p
-    return best
-
-
-def _hold(state: State, j: int, p: int) -> None:
-    """Take the gang's chips: from the one node that fits tightest, else whole nodes first."""
-    needed = state.jobs[j]["chips"]
-    while needed > 0:
-        chosen = -1
-        for n in range(state.counts[NODES]):
-            node = state.nodes[n]
-            if node["pool"] != p or not node["up"] or node["drained"] or node["free"] == 0:
-                continue
-            if chosen < 0:
-                chosen = n
-                continue
-            fits, free, best = node["free"] >= needed, node["free"], state.nodes[chosen]["free"]
-            # The tightest node that takes the rest; while none does, the emptiest.
-            if (fits and (best < needed or free < best)) or (best < needed and free > best):
-                chosen = n
-        taken = min(needed, state.nodes[chosen]["free"])
-        state.nodes[chosen]["free"] -= taken
-        hold = state.holds[state.counts[HOLDS]]
-        hold["job"], hold["node"], hold["chips"] = j, chosen, taken
-        state.counts[HOLDS] += 1
-        needed -= taken
-    pool = state.pools[p]
-    state.sites[pool["site"]]["used_w"] += state.jobs[j]["chips"] * pool["chip_w"]
-    state.jobs[j]["pool"] = p
-
-
-def _release(state: State, j: int) -> None:
-    """Give back everything that the gang holds."""
-    kept = 0
-    for h in range(state.counts[HOLDS]):
-        hold = state.holds[h]
-        if hold["job"] == j:
-            state.nodes[hold["node"]]["free"] += hold["chips"]
-        else:
-            state.holds[kept] = hold
-            kept += 1
-    state.counts[HOLDS] = kept
-    job = state.jobs[j]
-    pool = state.pools[job["pool"]]
-    # Recomputed, not subtracted: floating-point dust must not fill a site.
-    job["pool"] = -1
-    used_w = 0.0
-    for h in range(kept):
-        hold = state.holds[h]
-        held_by = state.pools[state.jobs[hold["job"]]["pool"]]
-        if held_by["site"] == pool["site"]:
-            used_w += hold["chips"] * held_by["chip_w"]
-    state.sites[pool["site"]]["used_w"] = used_w
+def _unpause(state: State, j: int) -> None:
+    """Take the job out of the list of paused ones."""
+    if state.counts[PAUSED_JOBS] == j:
+        state.counts[PAUSED_JOBS] = state.jobs[j]["behind"]
+        return
+    at = state.counts[PAUSED_JOBS]
+    while state.jobs[at]["behind"] != j:
+        at = state.jobs[at]["behind"]
+    state.jobs[at]["behind"] = state.jobs[j]["behind"]

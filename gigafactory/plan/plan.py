@@ -7,7 +7,7 @@ and measurements give the same plan to the byte.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -51,9 +51,21 @@ class PlannedJob(Frozen):
             "service": work.kind == "serve",
             "after": self.spec.after,
             "through": work.through,
+            # Nobody knows how long a service runs.
+            "expected_s": 0.0 if work.kind == "serve" else self.quote.duration_s.value,
             "spec": self.spec.model_dump(mode="json"),
             "quote": self.quote.model_dump(mode="json"),
         }
+
+
+class Share(NamedTuple):
+    """A tenant as the core takes it: chips of quota and loan, None for no limit."""
+
+    name: str
+    weight: float
+    quota: int | None
+    borrow: int | None
+    cohort: str
 
 
 class Plan(BaseModel):
@@ -88,10 +100,25 @@ class Plan(BaseModel):
         return min(services, default=None)
 
     def tables(self) -> dict[str, Any]:
-        """What the factory core needs: sites with caps, pools with draws."""
-        return {
+        """What the factory core needs: sites with caps, pools with draws, tenants, policy.
+
+        A plan made before there were operations has none of the last, and keeps the core's own.
+        """
+        said = self.blueprint.get("operations")
+        tables = {
             "sites": list(self.sites.items()),
             "pools": [(where.pool, where.site, where.chip_w) for where in self.places],
+        }
+        if said is None:
+            return tables
+        return tables | {
+            "tenants": [
+                Share(name, of["weight"], of["quota"], of["borrow"], of["cohort"] or "")
+                for name, of in self.blueprint["tenants"].items()
+            ],
+            "policy": said["policy"],
+            "rules": {name: said[name] for name in ("backfill", "preempt_after_s", "lemons")},
+            "spares": said["spares"],
         }
 
     def nodes(self) -> dict[str, tuple[str, int]]:
@@ -112,9 +139,12 @@ class Plan(BaseModel):
 
 
 def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
-    """Plan a blueprint. Raises `Refused` with a reason for every job that fits nowhere."""
+    """Plan a blueprint. Raises `Refused` with a reason for every job that fits nowhere.
+
+    Streams have no jobs yet: their plan is the places.
+    """
     measured = measured or Measured()
-    if not blueprint.workloads:
+    if not blueprint.workloads and (blueprint.design or not blueprint.streams):
         what, why = "nothing is there to run", "this blueprint states a design, and no workloads"
         hint = f"`gigafactory plan {blueprint.name}` designs it"
         raise Refused(Fault(what, "workloads", why, hint))

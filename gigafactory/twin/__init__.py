@@ -1,5 +1,5 @@
 """The same plan and the same core on a virtual clock: days in milliseconds."""
 
-from gigafactory.twin.simulate import simulate
+from gigafactory.twin.story import simulate
 
 __all__ = ["simulate"]

@@ -6,13 +6,15 @@ ran then is lost or, where its result lies whole in its folder, committed.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from gigafactory.blueprint import JobSpec
-from gigafactory.factory import Command, Factory, Start, Stop, Wake
+from gigafactory.factory import Command, Factory, Replace, Start, Stop, Wake
 from gigafactory.factory import events as ev
 from gigafactory.ledger.store import Ledger, Row, read
 from gigafactory.plan import Plan, PlannedJob, Quote
@@ -24,6 +26,8 @@ POLL_S = 0.1
 REPORT_S = 1.0  # progress goes to the ledger at most this often for each job
 GRACE_S = 20.0  # a job asked to stop has this long to reach its checkpoint
 RESTARTED = "the works restarted"
+
+log = logging.getLogger(__name__)
 
 
 class Works:
@@ -122,7 +126,11 @@ class Works:
                 if isinstance(event, ev.CoreEvent) and not self.factory.accepts(event):
                     continue
                 await asyncio.wrap_future(self.ledger.append(self.run, event))
-                commands = self.factory.apply(event)
+                if commands := self.factory.apply(event):
+                    # Nobody waits for it: the next event is written after it, so where a later
+                    # one is in the ledger this is too, and a crash loses only the last.
+                    said = tuple({"command": type(c).__name__, **asdict(c)} for c in commands)
+                    self.ledger.append(self.run, ev.Commanded(event.at_s, said))
                 if isinstance(event, ev.JobStarted):
                     self._launch(event)
                 waiting.extend(self._answer(commands))
@@ -135,6 +143,8 @@ class Works:
             elif isinstance(command, Stop):
                 if running := self._running.get(command.job):
                     self._ask_to_stop(running)
+            elif isinstance(command, Replace):  # one machine has no other to put in its place
+                log.warning("%s failed too often and takes no more work", command.node)
             elif isinstance(command, Start):
                 yield ev.JobStarted(
                     self.clock(),
