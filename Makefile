@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: up test install lint lock clean
+.PHONY: up test seeds install lint lock clean
 
 up: install
 	$(BIN)/gigafactory up blueprints/laptop.yaml
@@ -13,6 +13,10 @@ test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest
 
 install: $(VENV)/.works
+
+# The core under so many seeds; a failing one shrinks to a story. docs/testing.md
+seeds: $(VENV)/.dev
+	$(BIN)/python -m tests.dst --seeds 100000
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

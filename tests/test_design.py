@@ -12,6 +12,7 @@ from gigafactory.blueprint.design import TrainDemand
 from gigafactory.cli import app
 from gigafactory.faults import Refused
 from gigafactory.plan import compiled, consolidation, design, rates, whatif
+from gigafactory.plan import make as make_plan
 from gigafactory.stack import chips, models
 
 SMALL = [
@@ -169,9 +170,9 @@ def test_an_empty_site_needs_a_design(tmp_path):
 
 
 def test_a_design_is_not_a_factory_that_runs():
-    code, output = run("simulate", "milan-50mw", "--json")
-    assert code == 2
-    assert "designs it" in json.loads(output)["errors"][0]["remedy"]
+    with pytest.raises(Refused) as refused:
+        make_plan(load("milan-50mw"))
+    assert "designs it" in refused.value.faults[0].remedy
 
 
 def test_the_commands_speak(small, tmp_path):

@@ -116,7 +116,8 @@ def test_trouble_that_is_taken_away_costs_nothing_more(weeks):
         swift = failures.course(*small(seed, 11, failures.swift))
         loud = failures.course(*small(seed, 11, failures.loud))
         assert swift.ettr > one.ettr + 0.005
-        assert swift.effective == pytest.approx(swift.ettr)
+        # Apart but for what an earlier attempt had saved and this one found corrupt.
+        assert swift.effective == pytest.approx(swift.ettr, abs=0.005)
         assert loud.unplanned < one.unplanned
         assert loud.ettr > one.ettr
         assert loud.undone_chip_h < one.undone_chip_h
@@ -145,7 +146,10 @@ def test_held_time_is_start_and_work_kept_and_lost_and_checkpoints():
     attempts, job = held(made, lived), lived.life[0]
     rate = lived.life["luck"][0] * max(made.kinds[0].rates[-1])
     lost = lived.log["lost"]
-    worked_s = (attempts.kept + lost) / rate * (1 + job["write_s"] * rate / job["every"])
+    # What was found corrupt was done by an earlier attempt.
+    worked_s = (
+        (attempts.kept.clip(min=0) + lost) / rate * (1 + job["write_s"] * rate / job["every"])
+    )
     held_s, start_s = attempts.end_s - attempts.start_s, attempts.ready_s - attempts.start_s
     np.testing.assert_allclose(start_s + worked_s, held_s, atol=1e-6, rtol=0)
     assert (lost > 0).sum() > 20
