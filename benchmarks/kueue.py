@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/kueue.py [--json]
 
 Queues with a quota each borrow within their cohort; who is entitled takes back what is lent; in a
-queue a higher priority takes from a lower one what that has borrowed (in Kueue all that it has).
+queue a higher priority takes from a lower one.
 Quotas alone bind: there is one unit of the resource for each unit of quota.
 
 Not comparable, and so no ratio of times is told: Kueue's figures are of the real controller with

@@ -1,7 +1,10 @@
 """Who must stop for whom: reclaim, priority, and that it ends."""
 
+import numpy as np
+
 from gigafactory.factory import Factory, Start, Stop, Tenant
 from gigafactory.factory import events as ev
+from gigafactory.factory.policy import POLICIES, Asked
 
 
 def factory(tenants, chips=8, **rules):
@@ -75,3 +78,21 @@ def test_an_elastic_job_starts_narrow_and_grows_when_there_is_room():
     assert made.apply(ev.JobDone(50.0, "small", 1, True, {}, {})) == [Stop("wide", 1)]
     (start,) = made.apply(ev.JobStopped(51.0, "wide", 1, {}))
     assert sum(start.chips) == 8
+
+
+def test_a_policy_s_scores_are_numbers_whatever_it_is_asked():
+    columns = {
+        "chips": np.array([8, 8, 8]),
+        "priority": np.zeros(3),
+        "submitted_s": np.zeros(3),
+        "whole_s": np.array([3600.0, np.inf, 3600.0]),
+        "left_s": np.array([1800.0, np.inf, 1800.0]),
+        "deadline_s": np.array([90_000.0, np.inf, np.inf]),
+        "flop_per_j": np.array([1.0, 0.0, 2.0]),
+        "carbon_ahead": np.array([5.0, 1.0, 5.0]),
+    }
+    with np.errstate(all="raise"):
+        scores = {name: one(Asked(0.0, **columns)) for name, one in POLICIES.items()}
+    assert not any(np.isnan(score).any() for score in scores.values())
+    assert np.isinf(scores["carbon"]).tolist() == [True, False, False]
+    assert np.isfinite(scores["sjf"]).all(), "what nobody can tell the length of starts, too"

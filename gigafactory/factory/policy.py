@@ -66,8 +66,10 @@ def carbon(asked: Asked) -> Column:
     if len(ahead) < 2:
         return scores
     running = np.minimum.accumulate(ahead)
-    slack_s = asked.deadline_s - asked.now_s - 1.25 * asked.left_s
-    hours = np.nan_to_num(slack_s / 3600, nan=0, posinf=0, neginf=0).clip(0, len(ahead) - 1)
+    known = np.isfinite(asked.deadline_s) & np.isfinite(asked.left_s)
+    slack_s = np.where(known, asked.deadline_s, 0) - asked.now_s
+    slack_s -= 1.25 * np.where(known, asked.left_s, 0)
+    hours = np.where(known, slack_s / 3600, 0).clip(0, len(ahead) - 1)
     cleaner = running[hours.astype(int)] < 0.9 * ahead[0]
     scores[cleaner & (hours >= 1)] = np.inf
     return scores
