@@ -114,6 +114,7 @@ def simulate(
         beside = None
         if compare is not None:  # Read before anything is played: it may be wrong, too.
             beside = _beside(compare, blueprint, set_, policy, ours.days)
+            _one_currency(ours, beside)
         _play(ours, seed, count, bool(html), ledger is not None, as_json)
         if beside is not None:
             _play(beside, seed, count, bool(html), False, as_json)
@@ -153,6 +154,8 @@ class _Course:
     days: float | None
     plan: "Plan"
     streams: bool
+    demand: Any
+    """What its jobs are drawn from."""
     lives: list[dict[str, float]] = field(default_factory=list)
     cpu_s: float = 0.0
     played: dict[str, Any] = field(default_factory=dict)
@@ -204,7 +207,7 @@ def _course(
             came.policy = str(policy)
         return came
 
-    return _Course(read.name, make, days, made, bool(read.streams))
+    return _Course(read.name, make, days, made, bool(read.streams), _demand(read))
 
 
 def _designed(
@@ -228,7 +231,12 @@ def _designed(
 
     plan = _plan_of(lived.factory(read, bought, on))
     against = partial(lived.held_against, read, bought)
-    return _Course(read.name, make, days, plan, True, against=against)
+    return _Course(read.name, make, days, plan, True, _demand(read), against=against)
+
+
+def _demand(read: "Blueprint") -> Any:
+    """What the jobs of a blueprint are drawn from: where it is alike, so are they."""
+    return read.start, read.streams, read.workloads, read.design
 
 
 def _beside(
@@ -247,6 +255,17 @@ def _beside(
         hint = "write --compare policy=sjf, or name another blueprint"
         raise Refused(Fault(f"nothing to compare with: {compare!r}", "--compare", why, hint))
     return _course(blueprint, overrides, other, days)
+
+
+def _one_currency(ours: _Course, beside: _Course) -> None:
+    """Refuse to set amounts of two currencies against each other."""
+    mine, other = ours.plan.currency, beside.plan.currency
+    if mine == other:
+        return
+    what = f"{ours.name} is in {mine}, {beside.name} in {other}"
+    why = "amounts of two currencies cannot be set against each other; no rate is assumed"
+    hint = "state both blueprints in one: `currency:` and its prices"
+    raise Refused(Fault(what, "--compare", why, hint))
 
 
 def _own(policy: str | None) -> "Policy | None":
@@ -343,7 +362,8 @@ def _tell(
         ]
         if "planned" in ours.played:
             parts += ["", _planned(ours.played["planned"])]
-        parts += _listed("missed", [one["what"] for one in ours.played["missed"]])
+        missed = f"missed{twin.of_seed(ours.played)}"
+        parts += _listed(missed, [one["what"] for one in ours.played["missed"]])
         parts += _listed("assumed", ours.played["sources"])
         parts += [f"{word}: {told[word]}" for word in ("ledger", "html") if word in told]
         return Group(*parts)
@@ -360,8 +380,11 @@ def _pair(ours: _Course, beside: _Course) -> None:
     from gigafactory.twin import answers
 
     differences = answers.compared(ours.lives, beside.lives)
-    for one in ours.played["answers"]:
+    for one, other in zip(ours.played["answers"], beside.played["answers"], strict=True):
         one["paired"] = differences[one["key"]]
+        # Where either side's times are of a part of its jobs, the row says so.
+        one["name"] = max(one["name"], other["name"], key=len)
+    ours.played["draws_alike"] = ours.demand == beside.demand
 
 
 def _explain(course: _Course, seed: int, job: str, as_json: bool) -> None:
@@ -434,9 +457,11 @@ def _replay_screen(told: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from gigafactory.console.twin import counted
     from gigafactory.units import show_duration
 
-    head = f"{told['jobs']:,} jobs on {told['gpus']:,} GPUs, policy {told['policy']} (modelled)"
+    jobs, gpus = counted(told["jobs"], "job"), counted(told["gpus"], "GPU")
+    head = f"{jobs} on {gpus}, policy {told['policy']} (modelled)"
     table = Table(box=None, pad_edge=False, header_style="bold dim")
     for number, name in enumerate(("", "mean", "median", "P95")):
         table.add_column(name, justify="right" if number else "left")
@@ -445,7 +470,7 @@ def _replay_screen(told: dict[str, Any]) -> Any:
         table.add_row(words, *map(show_duration, figures))
     lines = [
         f"makespan {show_duration(told['makespan_s'])}, utilisation {told['utilisation']:.1%}, "
-        f"{told['preemptions']:,} preemptions",
+        f"{counted(told['preemptions'], 'preemption')}",
         f"simulated in {told['simulate_cpu_s']:.3g} CPU-seconds",
     ]
     for what in ("skipped", "noted"):

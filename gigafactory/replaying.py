@@ -29,17 +29,19 @@ def replay(
     Again: every event that happened, and the commands must be the same, byte for byte; where
     they are not, the exit code is 1. Freely: from the submissions alone, with the order of
     starts, the time of each job and of the whole day beside the lived ones, and why they differ.
+    A simulated course of streams is refused: its ledger lacks what the scheduler knew.
 
     Examples: `gigafactory replay`, `gigafactory replay day.parquet --run laptop-2 --json`
     """
     with door(as_json):
         from gigafactory.console import replay as screen
         from gigafactory.twin.beside import compare
-        from gigafactory.twin.replay import again, read
+        from gigafactory.twin.replay import again, quoted, read
         from gigafactory.works.home import Home
 
         path = ledger or Home.default().ledger
         day = read(path, run)
+        quoted(day, path)
         came = again(day)
         told = {
             "ledger": str(path),

@@ -191,7 +191,8 @@ def _figure(quantity: str, value: float | None) -> str:
     if quantity.endswith("share"):
         return f"{value:.1%}"
     if quantity == "gpu_time":
-        return f"{value / 3600:,.0f} GPU-h"
+        hours = value / 3600
+        return f"{hours:,.0f} GPU-h" if hours >= 100 else f"{hours:.3g} GPU-h"
     if quantity == "jobs" or quantity.startswith("gpus"):
         return f"{value:,.6g}" if value < 1e6 else f"{value:,.0f}"
     return show(value, "s") if value else "0 s"

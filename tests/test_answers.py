@@ -219,8 +219,32 @@ def test_what_never_starts_waits_to_the_end_and_is_missed():
     assert told["queue_mean_s"] == pytest.approx((DAY_S - 10) / 2)
     assert (told["done"], told["deadlines"]) == (0.0, 0.0)
     missed = [one["what"] for one in played.of(scenario, came, [told])["missed"]]
-    assert missed[0].startswith("research: 1 of 1 deadlines; the worst is research-1, 23 h 0 min")
+    assert missed[0].startswith("research: 1 of 1 deadline; the worst is research-1, 23 h 0 min")
     assert "1 of 2 jobs had not started by the end" in missed
+
+
+def test_times_of_a_part_of_the_jobs_say_so():
+    scenario = course([run(), run(work=8 * 2 * DAY_S)])
+    came, told = lived(scenario)
+    shown = played.of(scenario, came, [told])
+    assert shown["answers"][0]["name"] == "mean time to completion of jobs done"
+    (missed,) = (one["what"] for one in shown["missed"])
+    assert missed.startswith("1 of 2 jobs were done by the end: the times are of those that are")
+    whole = course([run()])
+    came, told = lived(whole)
+    shown = played.of(whole, came, [told])
+    assert shown["answers"][0]["name"] == "mean time to completion"
+    assert not shown["missed"]
+
+
+def test_a_replica_of_a_service_is_no_job():
+    replica = (0.0, CHAT, LAB, 4, 0.0, math.inf)
+    scenario = course([run(chips=4), replica], loads={"chat": np.full(24, 5.0)})
+    came, told = lived(scenario)
+    shown = played.of(scenario, came, [told])
+    assert (shown["jobs"], shown["replicas"]) == (1, 1)
+    assert [row["jobs"] for row in shown["tenants"]] == [1, 0]
+    assert "1 job and 1 replica, " in twin.course(shown)
 
 
 def test_a_cap_is_exceeded_only_for_as_long_as_it_is():
@@ -284,7 +308,37 @@ def test_a_job_that_starts_when_it_comes_has_no_story_and_an_unknown_one_is_refu
     assert "did not wait" in explain.story(scenario, came, "research-0")["text"]
     with pytest.raises(Refused) as refused:
         explain.row(scenario, "reserch-1")
-    assert "research-1" in refused.value.faults[0].remedy
+    assert "did you mean research-1" in refused.value.faults[0].remedy
+    assert "research-0 to research-1" in refused.value.faults[0].remedy
+
+
+def test_a_job_that_was_stopped_and_waited_again_is_told_from_its_first_start():
+    scenario = course(
+        [run(chips=8, tenant=LAB), run(chips=4, tenant=BANK, submit_s=600.0)],
+        quotas=(4, 4),
+        hours=6,
+    )
+    came, _ = lived(scenario, watched=0)
+    story = explain.story(scenario, came, "research-0")
+    assert story["came_s"] == story["started_s"] == 0.0
+    assert story["stops"][0]["why"] == "was preempted"
+    assert story["spells"][0]["from_s"] >= story["stops"][0]["to_s"] >= 600.0
+    assert story["text"].startswith("research-0 started at once, was preempted after ")
+    assert "; it waited " in story["text"]
+
+
+def test_reasons_are_summed_and_adjacent_like_spells_are_one():
+    next_up = "a job before it would start later"
+    parts = [
+        (0.0, 10.0, f"{next_up}; next is a-1"),
+        (10.0, 40.0, f"{next_up}; next is a-2"),
+        (40.0, 50.0, "too few chips are free"),
+        (60.0, 70.0, "too few chips are free"),
+    ]
+    spells = explain._merged(parts)
+    assert spells[0] == (0.0, 40.0, f"{next_up} (the longest while next is a-2)")
+    assert spells[1:] == parts[2:]
+    assert explain._summed(spells) == [(next_up, 40.0), ("too few chips are free", 20.0)]
 
 
 @pytest.mark.parametrize(
@@ -407,7 +461,23 @@ def test_a_policy_is_compared_under_the_same_seeds_and_a_course_is_like_itself(p
 
 def test_a_ledger_of_a_course_has_every_job(place):
     told = json.loads(said("simulate campus --days 0.2 --seeds 1 --ledger day.parquet --json"))
-    assert len(Book.open(Path("day.parquet")).jobs(told["run"])) == told["jobs"]
+    assert len(Book.open(Path("day.parquet")).jobs(told["run"])) == told["jobs"] + told["replicas"]
+
+
+def test_two_currencies_are_not_compared_and_only_equal_streams_draw_alike(place):
+    campus = (Path(cli.__file__).parents[1] / "blueprints" / "campus.yaml").read_text()
+    Path("dear.yaml").write_text(re.sub(r"^currency: .*$", "currency: GBP", campus, flags=re.M))
+    fault = refused("simulate campus --days 0.2 --compare dear.yaml")
+    assert "campus is in EUR, campus in GBP" in fault["what"]
+    Path("same.yaml").write_text(campus)
+    beside = f"simulate campus {MORNING} --compare"
+    same = " ".join(said(f"{beside} same.yaml").split())
+    assert "figure this other" in same
+    assert "both courses draw alike" in same
+    Path("later.yaml").write_text(re.sub(r"^start: .*$", "start: 2027-01-05", campus, flags=re.M))
+    later = " ".join(said(f"{beside} later.yaml").split())
+    assert "differences are taken seed by seed" in later
+    assert "draw alike" not in later
 
 
 def test_a_trace_s_starts_are_written_and_its_figures_told(place):

@@ -317,6 +317,19 @@ def test_what_is_no_ledger_is_refused(tmp_path):
         read(LAPTOP, "laptop-9")
 
 
+def test_a_simulated_day_of_streams_is_refused_in_four_parts(tmp_path, laptop):
+    at = first(laptop, ev.JobSubmitted)
+    other = dataclasses.replace(laptop.events[at], quote={}, spec={"stream": "scans"})
+    file = tmp_path / "streams.parquet"
+    write_parquet(file, laptop.run, list(changed(laptop, at, other).events), 0.0)
+    refused = run(file, "--json")
+    assert refused.exit_code == 2
+    (fault,) = json.loads(refused.stdout)["errors"]
+    assert set(fault) == {"what", "where", "why", "remedy"}
+    assert "of streams" in fault["what"]
+    assert "1 of 5 jobs (scans) have no quote" in fault["why"]
+
+
 def test_a_plan_of_another_form_is_refused_with_the_field(tmp_path, laptop):
     opened = laptop.events[0]
     other = dataclasses.replace(opened, plan={**opened.plan, "sites": "milan"})

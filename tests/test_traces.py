@@ -299,7 +299,7 @@ def test_swf_counts_processors_and_keeps_line_numbers_past_comments(tmp_path):
 # Bad input
 
 BAD = (
-    PLAIN + "a,0,10,1,x\n"
+    PLAIN + "a,4,10,1,x\n"
     "b,,10,1,x\n"
     "c,5,-3,1,x\n"
     "\n"
@@ -354,6 +354,25 @@ def test_a_refusal_has_one_fault_for_each_kind_with_lines_and_remedy(tmp_path):
     assert told["unreadable cell"].why == "line 9: duration_s is 'ten', no number"
     assert told["larger than its virtual cluster"].why == "line 11: 8 GPUs of 4 in 'small'"
     assert all("--skip" in fault.remedy for fault in told.values())
+
+
+def test_order_is_judged_among_the_rows_that_are_kept(tmp_path):
+    text = PLAIN + "a,0,10,1,x\nb,900,-5,1,x\nc,20,10,1,x\na,800,10,1,x\nd,30,10,1,x\ne,25,9,1,x\n"
+    trace = load(write(tmp_path, text), on_fault="skip")
+    assert trace.job_id.tolist() == ["a", "c", "d"]
+    assert trace.fault_counts == {"bad duration": 1, "out of order": 1, "job id twice": 1}
+
+
+def test_lines_of_a_kind_are_told_in_order_a_row_with_two_holes_once(tmp_path):
+    text = PLAIN + "a,1,10,,x\nb,1,,1,x\nc,,,1,x\n,2,10,1,x\nd,3,10,1,x\n"
+    with pytest.raises(Refused) as refused:
+        load(write(tmp_path, text))
+    (fault,) = refused.value.faults
+    assert fault.what == "4 rows: hole"
+    assert fault.where.endswith("line 2, 3, 4, 5")
+    assert fault.why == "line 2: the number of GPUs is missing"
+    assert "gigafactory trace " in fault.remedy
+    assert "--skip --out CLEAN.parquet" in fault.remedy
 
 
 def test_all_faults_are_counted_though_only_the_first_are_told(tmp_path):
@@ -566,3 +585,9 @@ def test_the_command_refuses_what_does_not_go_together(tmp_path, monkeypatch, wo
     assert answer.exit_code == 2
     assert set(json.loads(answer.stdout)["errors"][0]) == {"what", "where", "why", "remedy"}
     assert (tmp_path / "t.csv").read_text() == SOUND
+
+
+def test_a_small_gpu_time_is_shown_with_its_digits():
+    assert tracing._figure("gpu_time", 0.48 * 3600) == "0.48 GPU-h"
+    assert tracing._figure("gpu_time", 0.0) == "0 GPU-h"
+    assert tracing._figure("gpu_time", 1.2e6 * 3600) == "1,200,000 GPU-h"

@@ -104,7 +104,9 @@ def course(sites=2, nodes=32, days=6, frames=48, seed=1, **changed):
         "start": "2027-01-13",
         "days": float(days),
         "seeds": 20,
+        "seed": 3,
         "jobs": 9_812,
+        "replicas": 1,
         "events": 61_204,
         "currency": "EUR",
         "answers": answers(),
@@ -249,6 +251,40 @@ def test_one_seed_has_no_interval_and_says_so():
     shown = page(course(seeds=1, answers=alone))
     assert "one seed, so no intervals" in shown
     assert shown.count("<small></small>") == len(ANSWERS)
+
+
+def test_a_course_is_told_in_words_that_fit_one_and_many():
+    line = "policy fair, 9,812 jobs and 1 replica, 61,204 events of seed 3, 20 seeds"
+    assert twin.course(course()) == f"6 days from 2027-01-13, {line}"
+    small = course(days=1, frames=1, seeds=1, jobs=1, replicas=0, events=1)
+    small |= {"seeds": 1}
+    assert twin.course(small) == "1 day from 2027-01-13, policy fair, 1 job, 1 event, 1 seed"
+    assert "Of seed 3." in page(course())
+    assert "Of seed 3." not in page(small)
+
+
+def test_courses_are_called_by_their_names_or_else_by_their_policies():
+    ours = {"name": "campus", "policy": "fair"}
+    assert twin.labels(ours, {"name": "tiny", "policy": "fifo"}) == ("campus", "tiny")
+    assert twin.labels(ours, {"name": "campus", "policy": "fifo"}) == ("fair", "fifo")
+    assert twin.labels(ours, dict(ours)) == ("this", "other")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "told"),
+    [(-0.0, "share", "0.0%"), (-1e-6, "share", "0%"), (-0.0, "1", "0"), (-0.05, "share", "-5.0%")],
+)
+def test_no_zero_has_a_sign(value, unit, told):
+    assert twin.said(value, unit) == told
+
+
+def test_a_tiny_change_is_told_without_a_sign():
+    jct, kept = answers()[0], answers()[2]
+    near = {"value": jct["value"] * (1 + 1e-6)}
+    assert twin.against(jct, jct | near, 20)[0] == "0%"
+    assert twin.against(jct | near, jct, 20)[0] == "0%"
+    assert twin.against(kept | {"value": 0.97299}, kept, 20)[0] == "0 points"
+    assert twin.against(kept | {"value": 0.972}, kept, 20)[0] == "-0.1 points"
 
 
 def test_courses_differ_only_where_their_intervals_part():

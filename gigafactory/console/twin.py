@@ -5,6 +5,7 @@ the course's currency. All of it modelled.
 """
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -67,7 +68,7 @@ def explained(story: Json) -> RenderableType:
     )
     table = _table(["after", "for", "", "why"], left=("", "why"))
     spells = story["spells"]
-    first_s = min((spell["from_s"] for spell in spells), default=0.0)
+    first_s = story.get("came_s", min((spell["from_s"] for spell in spells), default=0.0))
     most_s = max((spell["to_s"] - spell["from_s"] for spell in spells), default=0.0)
     shown_s = sorted((spell["to_s"] - spell["from_s"] for spell in spells), reverse=True)
     least_s = shown_s[:SPELLS_SHOWN][-1]
@@ -85,7 +86,9 @@ def explained(story: Json) -> RenderableType:
     rest_s = [lasted_s for lasted_s in shown_s if lasted_s < least_s]
     if rest_s:
         parts.append(
-            Text(f"and {len(rest_s):,} shorter spells, {show_duration(sum(rest_s))}", "dim")
+            Text(
+                f"and {counted(len(rest_s), 'shorter spell')}, {show_duration(sum(rest_s))}", "dim"
+            )
         )
     return Group(*parts)
 
@@ -95,7 +98,8 @@ def said(value: float | None, unit: str) -> str:
     if value is None or not math.isfinite(value):
         return NOTHING
     if value < 0:
-        return f"-{said(-value, unit)}"
+        return _signed(f"-{said(-value, unit)}")
+    value += 0.0  # Of the two zeros, the one without a sign.
     if unit == "share":
         return f"{value:.1%}"
     if unit == "s":
@@ -155,10 +159,16 @@ def against(one: Json, other: Json | None, seeds: int) -> tuple[str, str]:
 
 def _more(more: float, one: Json, other: Json) -> str:
     if one["unit"] == "share":
-        return f"{100 * more:+.1f} points"
+        return _signed(f"{100 * more:+.1f} points")
     if other["value"]:
-        return f"{more / abs(other['value']):+.1%}"
-    return f"{'+' if more > 0 else ''}{said(more, one['unit'])}" if more else "0"
+        return _signed(f"{more / abs(other['value']):+.1%}")
+    return _signed(f"{'+' if more > 0 else ''}{said(more, one['unit'])}") if more else "0"
+
+
+def _signed(figure: str) -> str:
+    """Without its sign where no digit but 0 is left: "-0.0 points" are "0 points"."""
+    digits = re.match(r"[+-]0(\.0+)?(?![\d.])", figure)
+    return f"0{figure[digits.end() :]}" if digits else figure
 
 
 def _spread(paired: Json, one: Json, other: Json) -> str:
@@ -172,10 +182,10 @@ def _spread(paired: Json, one: Json, other: Json) -> str:
 
 
 def labels(played: Json, compared: Json | None) -> tuple[str, str]:
-    """What to call two courses: by the first thing in which they differ."""
+    """What to call two courses: by their names, or by their policies where only these differ."""
     if compared is None:
         return "value", ""
-    for key in ("policy", "name"):
+    for key in ("name", "policy"):
         if played[key] != compared[key]:
             return played[key], compared[key]
     return "this", "other"
@@ -216,13 +226,24 @@ def tenant_row(one: Json) -> list[str]:
 
 def course(played: Json) -> str:
     """What was played, in a line."""
-    seeds = played["seeds"]
-    days = played["days"]
-    long = f"{days:g} days" if days >= 1 else show_duration(86_400 * days)
+    seeds, days, replicas = played["seeds"], played["days"], played.get("replicas", 0)
+    long = f"{days:g} day{'s' * (days != 1)}" if days >= 1 else show_duration(86_400 * days)
+    came = counted(played["jobs"], "job")
+    came += f" and {counted(replicas, 'replica')}" if replicas else ""
     return (
-        f"{long} from {played['start'][:10]}, policy {played['policy']}, "
-        f"{played['jobs']:,} jobs, {played['events']:,} events, {seeds} seed{'s' * (seeds != 1)}"
+        f"{long} from {played['start'][:10]}, policy {played['policy']}, {came}, "
+        f"{counted(played['events'], 'event')}{of_seed(played)}, {counted(seeds, 'seed')}"
     )
+
+
+def of_seed(played: Json) -> str:
+    """Which seed a figure is of, where several were played and it is of the first alone."""
+    return f" of seed {played['seed']}" if played["seeds"] > 1 else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of them; of one, without the s."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def is_paired(played: Json) -> bool:
@@ -234,10 +255,9 @@ def footnote(played: Json) -> str:
     """What the intervals are, and that all is modelled."""
     spread = "intervals over the seeds" if played["seeds"] > 1 else "one seed, so no intervals"
     if is_paired(played) and played["seeds"] > 1:
-        spread = (
-            "95 % intervals over the seeds; differences are taken seed by seed, for under one "
-            "seed both courses draw alike"
-        )
+        spread = "95 % intervals over the seeds; differences are taken seed by seed"
+        if played.get("draws_alike", False):
+            spread += ", for under one seed both courses draw alike"
     return f"modelled throughout; {spread}"
 
 

@@ -70,7 +70,7 @@ def page(played: Json, compared: Json | None = None) -> str:
             _section("What it comes to", _figures(played, compared)),
             _section("The course", _words(played) + PLAYER),
             _section("Tenants", _tenants(played)),
-            _section("Missed", _listed(one["what"] for one in played["missed"])),
+            _section("Missed", _missed(played)),
             _section("Sources", _listed(played["sources"])),
             "</main><footer><p>Modelled throughout, from sourced figures; no promise.</p></footer>",
             f'<script type="application/json" id="played">{_in_script(_film(played))}</script>',
@@ -275,6 +275,12 @@ def _tenants(played: Json) -> str:
         rows.append([Html(f"{mark}{escape(name)}"), *figures])
     head = twin.tenant_head(played["currency"])
     return table(head, rows, numbers=range(1, len(head)))
+
+
+def _missed(played: Json) -> str:
+    which = twin.of_seed(played).strip()
+    note = f'<p class="soft">{escape(_capital(which))}.</p>' if which else ""
+    return note + _listed(one["what"] for one in played["missed"])
 
 
 def _listed(lines: Iterable[str]) -> str:

@@ -40,6 +40,8 @@ CAP_SLACK = 1e-6
 """Over a cap by less than this share is rounding: the core reckons in whole mW."""
 WITHIN = 0.95
 """Probability within an interval."""
+ALL_DONE = 0.995
+"""With less of the jobs done, times to completion are said to be of those."""
 MONEY = "money"
 """Stands for the currency of the course."""
 
@@ -56,7 +58,7 @@ class Question(NamedTuple):
 
 QUESTIONS = (
     Question("jct_mean_s", "jobs", "mean time to completion", "s", "low"),
-    Question("jct_p50_s", "jobs", "time to completion, median", "s", "low"),
+    Question("jct_p50_s", "jobs", "median time to completion", "s", "low"),
     Question("jct_p95_s", "jobs", "time to completion, P95", "s", "low"),
     Question("jct_p99_s", "jobs", "time to completion, P99", "s", "low"),
     Question("queue_mean_s", "jobs", "mean wait", "s", "low"),
@@ -154,6 +156,8 @@ def of_stream(scenario: Scenario, rows: Held | Jobs, name: str) -> Array:
 def over_seeds(lives: Sequence[Mapping[str, float]], currency: str) -> list[dict[str, Any]]:
     """Each answer over the seeds: mean and 95 % interval; of one seed, no interval."""
     answers = []
+    done = interval([one["done"] for one in lives])[0]
+    partly = " of jobs done" if done is not None and done < ALL_DONE else ""
     for question in QUESTIONS:
         most = 1.0 if question.unit == "share" else math.inf
         mean, low, high = _possible(interval([one[question.key] for one in lives]), most)
@@ -161,7 +165,7 @@ def over_seeds(lives: Sequence[Mapping[str, float]], currency: str) -> list[dict
             {
                 "key": question.key,
                 "group": question.group,
-                "name": question.name,
+                "name": question.name + partly * question.key.startswith("jct_"),
                 "unit": currency if question.unit == MONEY else question.unit,
                 "better": question.better,
                 "value": mean,
@@ -469,7 +473,7 @@ def _tenants(
     for t, name in enumerate(scenario.tenants):
         its = (came.tenant == t) & ~came.service & (came.free_s < until_s)
         figures = {
-            "jobs": float((came.tenant == t).sum()),
+            "jobs": float(((came.tenant == t) & ~came.service).sum()),
             "queue_mean_s": _average(wait_s[its]),
             "jct_mean_s": _average(took_s[its & came.done]),
             "goodput": _ratio(useful_chip_h[t], sums["chip_hours"][t]),

@@ -32,6 +32,8 @@ from gigafactory.twin.scenario import Scenario
 from gigafactory.units import show, show_duration
 
 DAY_S = 86_400.0
+FEW_DONE = 0.9
+"""With less of the jobs done, their times mislead: what takes long is not among them."""
 MINUTE_S = 60.0
 FAILURES_SHOWN = 5000
 """The dearest, where there are more: a page is to open at once."""
@@ -54,7 +56,8 @@ def of(scenario: Scenario, lived: Lived, lives: Sequence[Mapping[str, float]]) -
         "days": end_of(scenario) / DAY_S,
         "seeds": len(lives),
         "seed": scenario.seed,
-        "jobs": len(lived.life),
+        "jobs": int((~came.service).sum()),
+        "replicas": int(came.service.sum()),
         "events": lived.events,
         "currency": scenario.currency,
         "answers": answers.over_seeds(lives, scenario.currency),
@@ -207,11 +210,12 @@ def _missed(scenario: Scenario, came: Jobs, attempts: Held) -> Iterator[str]:
     for name in dict.fromkeys(kind.stream or kind.name for kind in scenario.kinds):
         its = answers.of_stream(scenario, came, name) & ~came.service & (came.deadline_s <= until_s)
         late_s = np.where(its, np.minimum(came.end_s, until_s) - came.deadline_s, 0.0)
+        of_them = f"{its.sum():,} deadline{'' if its.sum() == 1 else 's'}"
         late = its & ((came.end_s > came.deadline_s) | ~came.done)
         if late.any():
             worst = int(late_s.argmax())
             yield (
-                f"{name}: {late.sum():,} of {its.sum():,} deadlines; the worst is "
+                f"{name}: {late.sum():,} of {of_them}; the worst is "
                 f"{scenario.job_names[worst]}, {show_duration(float(late_s[worst]))} late"
                 f"{'' if came.done[worst] else ' and not done yet'}"
             )
@@ -225,9 +229,18 @@ def _missed(scenario: Scenario, came: Jobs, attempts: Held) -> Iterator[str]:
     over_s = answers.over_cap_s(scenario, attempts)
     if over_s:
         yield f"a site's cap was exceeded for {show_duration(over_s)}, while jobs stopped"
-    open_ = ~came.service & np.isinf(came.start_s)
+    work = ~came.service
+    count = int(work.sum())
+    of_jobs = f"{count:,} job{'s' * (count != 1)}"
+    open_ = work & np.isinf(came.start_s)
     if open_.any():
-        yield f"{open_.sum():,} of {len(open_):,} jobs had not started by the end"
+        yield f"{open_.sum():,} of {of_jobs} had not started by the end"
+    done = int((work & came.done).sum())
+    if 0 < done < FEW_DONE * count:
+        yield (
+            f"{done:,} of {of_jobs} were done by the end: the times are of those that are done; "
+            "the longer ones are not"
+        )
 
 
 def _sources(scenario: Scenario) -> Iterator[str]:
@@ -249,4 +262,4 @@ def _rate(scenario: Scenario, lived: Lived, log: Array) -> Array:
 
 
 def _plain(curve: Array) -> list[float]:
-    return [round(value, 6) for value in curve.tolist()]
+    return [round(value, 6) + 0.0 for value in curve.tolist()]

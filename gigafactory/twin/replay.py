@@ -23,6 +23,9 @@ ADOPTING = ev.JobCheckpointed | ev.JobDone | ev.JobLost | ev.JobStarted
 """What a works that starts anew says of attempts it finds, before its nodes join again; what
 they leave free may be started on at once."""
 
+QUOTED = {"overhead_s", "work_s", "duration_s"}
+"""What is asked of a job's quote to live it again."""
+
 
 @dataclass(frozen=True)
 class Day:
@@ -54,6 +57,29 @@ def read(path: Path, run: str | None = None) -> Day:
         hint = "replay it with the version of gigafactory that wrote it"
         raise Refused(Fault(f"run {name!r} cannot be read", str(path), why, hint)) from None
     return Day(name, plan, events)
+
+
+def quoted(day: Day, path: Path) -> None:
+    """Refuse a day with jobs that no quote was given for: a simulated one of streams.
+
+    Its core knew speeds and powers of each stream in each pool. The ledger does not have them,
+    nor what was commanded, so neither half of a replay can be had.
+    """
+    submitted = [event for event in day.events if isinstance(event, ev.JobSubmitted)]
+    lacking = [event for event in submitted if QUOTED - event.quote.keys()]
+    if not lacking:
+        return
+    streams = sorted({str(event.spec.get("stream") or event.kind) for event in lacking})
+    what = f"run {day.run!r} is a simulated one of streams, which cannot be replayed"
+    why = (
+        f"{len(lacking):,} of {len(submitted):,} jobs ({', '.join(streams[:5])}) have no quote, "
+        "and what the scheduler knew of their speed in each pool is not in a ledger"
+    )
+    hint = (
+        "replay a day that the works lived, or a simulated one of planned jobs; "
+        "`gigafactory simulate` with the same --seed gives the same course again"
+    )
+    raise Refused(Fault(what, str(path), why, hint))
 
 
 def _path(keys: Iterable[int | str]) -> str:

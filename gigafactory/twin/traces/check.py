@@ -4,6 +4,7 @@ Units: s, GPUs. Vectorised: a million rows take less than a second.
 """
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,9 +69,13 @@ def sound(
     whole_gpus = np.ceil(rows.gpus - 1e-9) if rows.shared else rows.gpus
     problems = rows.problems + _values(rows, unread)
     problems += _sizes(whole_gpus, rows, gpus, vc_pools)
-    if rows.ordered:
-        problems += _earlier(rows, aside)
-    problems += _twice(rows, _any(problems, aside))
+    bad = _any(problems, aside)
+    early = _earlier(rows, bad) if rows.ordered else []
+    twice = _twice(rows, _any(early, bad))
+    if early:  # Again: what is left out for its id says nothing of the order.
+        early = _earlier(rows, _any(twice, bad))
+        twice = _twice(rows, _any(early, bad))
+    problems += early + twice
     told, counts = _told(sheet, problems, aside)
     if counts and not skip:
         raise _refused(sheet, counts, told)
@@ -128,15 +133,23 @@ def _aside(rows: Rows, unread: Mask) -> tuple[Mask, dict[str, int]]:
 def _told(
     sheet: Sheet, problems: Sequence[Problem], aside: Mask
 ) -> tuple[list[RowFault], dict[str, int]]:
-    """The first rows of each kind, and the number of all."""
-    told = sheet.torn[:SHOWN]
+    """The first rows of each kind, by line, and the number of all."""
+    faults: dict[str, dict[int, RowFault]] = {}
     counts = {"no row": len(sheet.torn)} if sheet.torn else {}
+    for fault in sheet.torn[:SHOWN]:
+        faults.setdefault(fault.what, {})[fault.line] = fault
+    seen: dict[str, Mask] = {}
     for kind, mask, why in problems:
-        at = np.flatnonzero(mask & ~aside)
-        if len(at):
-            room = SHOWN - sum(fault.what == kind for fault in told)
-            told += [RowFault(int(sheet.line[row]), kind, why(int(row))) for row in at[:room]]
-            counts[kind] = counts.get(kind, 0) + len(at)
+        before = seen.get(kind, aside)
+        at = np.flatnonzero(mask & ~before)  # A row with two holes is one row.
+        if not len(at):
+            continue
+        seen[kind] = mask | before
+        counts[kind] = counts.get(kind, 0) + len(at)
+        for row in at[:SHOWN]:
+            line = int(sheet.line[row])
+            faults.setdefault(kind, {})[line] = RowFault(line, kind, why(int(row)))
+    told = [those[line] for those in faults.values() for line in sorted(those)[:SHOWN]]
     return told, counts
 
 
@@ -214,14 +227,14 @@ def _sizes(
     return found
 
 
-def _earlier(rows: Rows, aside: Mask) -> list[Problem]:
-    """Rows submitted before one that stands above them, of all that say when."""
-    good = np.flatnonzero(~aside & np.isfinite(rows.submit_s) & (rows.submit_s >= 0))
+def _earlier(rows: Rows, bad: Mask) -> list[Problem]:
+    """Rows submitted before one that stands above them, of those that are sound else."""
+    good = np.flatnonzero(~bad)
     submit_s = rows.submit_s[good]
     latest_s = np.maximum.accumulate(submit_s)
-    mask = np.zeros(len(aside), bool)
+    mask = np.zeros(len(bad), bool)
     mask[good] = submit_s < latest_s
-    above_s = np.full(len(aside), np.nan)
+    above_s = np.full(len(bad), np.nan)
     above_s[good] = latest_s
 
     def why(row: int) -> str:
@@ -262,17 +275,19 @@ def _refused(sheet: Sheet, counts: dict[str, int], told: list[RowFault]) -> Refu
                 f"{count:,} {noun}: {kind}",
                 f"{sheet.path}, line {lines}{more}",
                 f"line {those[0].line}: {those[0].why}",
-                REMEDY.get(kind, "mend them, or leave them out with `--skip`"),
+                REMEDY.get(kind, MEND).format(shlex.quote(str(sheet.path))),
             )
         )
     return Refused(*faults)
 
 
+MEND = "mend the file: `gigafactory trace {} --skip --out CLEAN.parquet` leaves them out"
+"""Holds wherever a trace is read, also for a stream of a blueprint, which knows no `--skip`."""
 REMEDY = {
     "larger than the cluster": "give more `--gpus`, or leave them out with `--skip`",
     "larger than its virtual cluster": "give it more GPUs, or leave them out with `--skip`",
     "unknown virtual cluster": "add its pool to `--vc-gpus`, or leave them out with `--skip`",
-    "out of order": "sort the file by time of submission, or leave them out with `--skip`",
+    "out of order": f"sort the file by time of submission, or {MEND}",
 }
 
 
