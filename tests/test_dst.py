@@ -155,7 +155,8 @@ async def live(home, ledger, rng, script):
             for node, at in plan().nodes().items():
                 await works.happen(ev.NodeLost(works.clock(), node, "chance"))
                 await works.turn()
-                await works.happen(ev.NodeJoined(works.clock(), node, *at))
+                # Another machine each time: the same one would be given up after three.
+                await works.happen(ev.NodeJoined(works.clock(), node, *at, replaced=True))
         if rng.random() < 0.05:
             jumped_s[0] += rng.choice((-30.0, 30.0, 3600.0))
         await asyncio.sleep(0.001)

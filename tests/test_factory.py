@@ -333,6 +333,8 @@ def test_every_accepted_job_ends_once_the_world_is_kind(choices):
     now = 1000.0
     for node in ("n1", "n2", "n3"):
         made.apply(ev.NodeJoined(now, node, "mill/gpu", 4))
+    made.apply(ev.SiteCapped(now, "mill", 90.0))
+    made.apply(ev.PoolOpened(now, "mill/gpu", open=True))
     for _ in range(4 * len(made.jobs()) + 1):
         now += 1000.0
         made.apply(ev.Ticked(now))
