@@ -12,11 +12,11 @@ import numpy as np
 from gigafactory.factory.queue import before
 from gigafactory.factory.state import FRESH, State
 
-NOTHING, BORROWED, ENTITLED = range(3)
+NOTHING, CROWDED, BORROWED, ENTITLED = range(4)
 
 
 def grant(state: State, j: int, chips: int) -> int:
-    """As what the job may have so many chips now; `NOTHING`, too, where its own are lent."""
+    """As what the job may have so many chips now; `CROWDED`: entitled, but all is lent."""
     tenant = state.tenants[state.jobs[j]["tenant"]]
     if tenant["quota"] < 0:
         return ENTITLED
@@ -25,7 +25,7 @@ def grant(state: State, j: int, chips: int) -> int:
     cohort = state.cohorts[tenant["cohort"]]
     room = cohort["used"] + chips <= cohort["quota"]
     if tenant["entitled"] + chips <= tenant["quota"]:
-        return ENTITLED if room else NOTHING
+        return ENTITLED if room else CROWDED
     return BORROWED if room else NOTHING
 
 
@@ -88,3 +88,5 @@ def _count(state: State, j: int, chips: int, now_s: float) -> None:
         cohort["used"] += chips
         if job["entitled"]:
             tenant["entitled"] += chips
+        else:
+            cohort["borrowed"] += chips

@@ -40,3 +40,10 @@ def narrower(state: State, j: int, width: int) -> int:
         if narrow < width:
             return narrow if narrow >= job["chips_min"] else 0
     return 0
+
+
+def wider(state: State, j: int, width: int) -> int:
+    """The widest width of the job, above `width`, that needs no more than it asked for."""
+    job = state.jobs[j]
+    candidate = job["chips"]
+    return candidate if candidate > width else 0

@@ -111,6 +111,7 @@ JOB = np.dtype(
         ("ins", "i4"),
         ("first_out", "i4"),  # edges to what stands on it: a list through `next_out`
         ("step", "i8"),  # of its last durable checkpoint
+        ("queued_s", "f8"),
         ("started_s", "f8"),
         ("ends_s", "f8"),  # when it is expected to end, inf where nobody knows
         ("resume_s", "f8"),  # when its pause ends
@@ -200,7 +201,7 @@ TENANT = np.dtype(
     ],
     align=True,
 )
-COHORT = np.dtype([("quota", "i8"), ("used", "i8")], align=True)
+COHORT = np.dtype([("quota", "i8"), ("used", "i8"), ("borrowed", "i8")], align=True)
 KIND = np.dtype([("first_width", "i4"), ("widths", "i4"), ("overhead_s", "f8")], align=True)
 EDGE = np.dtype([("before", "i4"), ("after", "i4"), ("gate", "?"), ("next_out", "i4")], align=True)
 HOLD = np.dtype([("node", "i4"), ("chips", "i4"), ("next", "i4")], align=True)

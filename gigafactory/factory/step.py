@@ -82,7 +82,7 @@ def happen(state: State, event: np.void, out: np.ndarray, written: int) -> int:
     if kind < SUBMIT:
         written = _happen_to_job(state, event, out, written)
     elif kind == SUBMIT:
-        _submit(state, event["job"])
+        _submit(state, event["job"], now_s)
     elif kind == JOIN:
         _join(state, where, event["value"] != 0)
     elif kind == DRAIN:
@@ -104,7 +104,7 @@ def happen(state: State, event: np.void, out: np.ndarray, written: int) -> int:
     return written
 
 
-def _submit(state: State, j: int) -> None:
+def _submit(state: State, j: int, now_s: float) -> None:
     jobs, job = state.jobs, state.jobs[j]
     job["status"] = WAITING
     job["pool"], job["reserved"], job["claims"], job["first_hold"] = -1, -1, -1, -1
@@ -120,7 +120,7 @@ def _submit(state: State, j: int) -> None:
     if cut:
         job["status"] = NEXT[WAITING, CUT]
     elif job["waits_for"] == 0:
-        _queue(state, j, NEXT[WAITING, RELEASED])
+        _queue(state, j, NEXT[WAITING, RELEASED], now_s)
 
 
 def _fails_gate(state: State, e: int) -> bool:
@@ -128,9 +128,10 @@ def _fails_gate(state: State, e: int) -> bool:
     return state.edges[e]["gate"] and before["status"] == DONE and not before["passed"]
 
 
-def _queue(state: State, j: int, status: int) -> None:
+def _queue(state: State, j: int, status: int, now_s: float) -> None:
     """The job waits for chips from now on."""
     state.jobs[j]["status"] = status
+    state.jobs[j]["queued_s"] = now_s
     enqueue(state, j)
     t = state.jobs[j]["tenant"]
     if head(state, t) == j:
@@ -165,15 +166,15 @@ def _happen_to_job(state: State, event: np.void, out: np.ndarray, written: int) 
         _unpause(state, j)
     if before in HOLDS_CHIPS and after not in HOLDS_CHIPS:
         _give_up(state, j, now_s)
-    _become(state, j, after)
+    _become(state, j, after, now_s)
     return written
 
 
-def _become(state: State, j: int, after: int) -> None:
+def _become(state: State, j: int, after: int, now_s: float) -> None:
     """The job enters a status that its chips, if it held any, are already out of the way of."""
     job = state.jobs[j]
     if after == QUEUED:
-        _queue(state, j, after)
+        _queue(state, j, after, now_s)
         return
     job["status"] = after
     if after == PAUSED:
@@ -184,7 +185,7 @@ def _become(state: State, j: int, after: int) -> None:
             state.pools[job["claims"]]["claim"] = -1
             touch(state, job["claims"])
             job["claims"] = -1
-        _tell_dependants(state, j)
+        _tell_dependants(state, j, now_s)
 
 
 def _give_up(state: State, j: int, now_s: float) -> None:
@@ -208,7 +209,7 @@ def _give_up(state: State, j: int, now_s: float) -> None:
     release(state, j, state.chip_mw[job["kind"], job["pool"]])
 
 
-def _tell_dependants(state: State, j: int) -> None:
+def _tell_dependants(state: State, j: int, now_s: float) -> None:
     """A job ended: those that stand on it come nearer, or will never start, nor their heirs."""
     e = state.jobs[j]["first_out"]
     while e >= 0:
@@ -217,10 +218,10 @@ def _tell_dependants(state: State, j: int) -> None:
             if state.jobs[j]["status"] == DONE and not _fails_gate(state, e):
                 state.jobs[heir]["waits_for"] -= 1
                 if state.jobs[heir]["waits_for"] == 0:
-                    _queue(state, heir, NEXT[WAITING, RELEASED])
+                    _queue(state, heir, NEXT[WAITING, RELEASED], now_s)
             else:
                 state.jobs[heir]["status"] = NEXT[WAITING, CUT]
-                _tell_dependants(state, heir)
+                _tell_dependants(state, heir, now_s)
         e = state.edges[e]["next_out"]
 
 
@@ -275,7 +276,7 @@ def _lose_node(
             written = command(out, written, STOP, j, job["attempt"], job["pool"], now_s)
             after = NEXT[job["status"], LOST]
             _give_up(state, j, now_s)
-            _become(state, j, after)
+            _become(state, j, after, now_s)
         j = after_j
     return written
 
@@ -286,7 +287,7 @@ def _resume(state: State, now_s: float) -> None:
         after = state.jobs[j]["behind"]
         if state.jobs[j]["resume_s"] <= now_s:
             _unpause(state, j)
-            _queue(state, j, NEXT[PAUSED, RESUMED])
+            _queue(state, j, NEXT[PAUSED, RESUMED], now_s)
         j = after
 
 
