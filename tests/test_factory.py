@@ -20,13 +20,13 @@ def factory(cap_w=1000.0, nodes=(8,)):
     return made
 
 
-def shared_factory(**more):
+def shared_factory(compiled=False, **more):
     """Three tenants with quotas on twelve chips, two of which lend to each other."""
     tenants = [Tenant("lab", 2.0, 6, 6, "both"), Tenant("mill", 1.0, 4, 6, "both")]
     rules = {"elastic": True, "preempt_after_s": 5.0, "grow_after_s": 5.0, "lemons": 3}
     made = Factory(
         [("mill", 200.0)], [("mill/gpu", "mill", CHIP_W)], [*tenants, Tenant("own", 1.0, 2)],
-        rules={**rules, **more},
+        rules={**rules, **more}, compiled=compiled,
     )  # fmt: skip
     for number in (1, 2, 3):
         made.apply(ev.NodeJoined(0.0, f"n{number}", "mill/gpu", 4, f"r{number % 2}"))
@@ -167,6 +167,33 @@ def test_a_drained_node_takes_nothing_new_until_it_joins_again():
     assert start.job == "train"
 
 
+def test_a_tenant_that_is_closed_starts_nothing_until_it_opens_and_lends_its_quota_meanwhile():
+    made = Factory([("mill", 1e3)], [("mill/gpu", "mill", CHIP_W)], [
+        Tenant("lab", 1.0, 4, 4, "both"), Tenant("mill", 1.0, 4, 4, "both")
+    ])  # fmt: skip
+    made.apply(ev.NodeJoined(0.0, "n1", "mill/gpu", 8))
+    run(made, "one", chips=2)
+    closed = ev.TenantChanged(1.0, "lab", 1.0, 4, 4, "both", open=False, why="spent")
+    assert made.apply(closed) == []
+    assert made.apply(job("two")) == []
+    assert made.status("one") == "running"
+    run(made, "theirs", chips=6, tenant="mill")
+    assert made.apply(done("one")) == []
+    assert made.apply(done("theirs")) == []
+    assert made.status("two") == "queued"
+    (start,) = made.apply(ev.TenantChanged(3.0, "lab", 1.0, 4, 4, "both"))
+    assert start.job == "two"
+
+
+def test_a_tenant_given_a_quota_while_it_runs_is_counted_within_it():
+    made = factory(nodes=(8,))
+    run(made, "one", chips=3)
+    made.apply(ev.TenantChanged(1.0, "lab", 1.0, 4, 0))
+    assert made.apply(job("two", chips=2)) == []
+    (start,) = made.apply(done("one"))
+    assert start.job == "two"
+
+
 def test_the_diagram_shows_every_status():
     assert all(status in tables.diagram() for status in tables.STATUS)
 
@@ -176,7 +203,7 @@ def test_the_diagram_shows_every_status():
 
 CHOICES = [
     *("submit", "submit", "start", "start", "done", "fail", "lose", "checkpoint", "stop"),
-    *("cancel", "lose-node", "join", "drain", "tick", "stale", "cap", "close"),
+    *("cancel", "lose-node", "join", "drain", "tick", "stale", "cap", "close", "tenant"),
 ]
 
 
@@ -219,6 +246,12 @@ def event_of(made, choice, at_s):
         return ev.SiteCapped(at_s, "mill", (30.0, 60.0, 90.0, 200.0)[how])
     if what == "close":
         return ev.PoolOpened(at_s, "mill/gpu", open=how > 0)
+    if what == "tenant":
+        quota = (None, 0, 2, 5)[how]
+        cohort = ("", "both")[which % 2]
+        return ev.TenantChanged(
+            at_s, ("lab", "mill", "own")[which % 3], 1.0, quota, which, cohort, which < 5
+        )
     if what == "lose-node":
         return ev.NodeLost(at_s, node, "chance")
     if not names:
@@ -238,9 +271,10 @@ def event_of(made, choice, at_s):
     }[what]
 
 
-def check(made):
-    """The invariants of every moment."""
+def check(made, before=None):
+    """The invariants of every moment; `before` tells what tenants and cohorts held a moment ago."""
     state = made.state
+    had = [{}, {}] if before is None else before
     jobs = state.jobs[: state.counts[tables.JOBS]]
     nodes = state.nodes[: state.counts[tables.NODES]]
     held_by_job = np.zeros(len(jobs), int)
@@ -273,10 +307,13 @@ def check(made):
         if tenant["quota"] >= 0:
             assert tenant["entitled"] == held_by_job[mine & jobs["entitled"]].sum()
             assert tenant["entitled"] <= tenant["quota"]
-            assert tenant["used"] <= tenant["quota"] + tenant["borrow"], "nobody borrows too much"
+            most = max(tenant["quota"] + tenant["borrow"], had[0].get(t, 0))
+            assert tenant["used"] <= most, "nobody borrows too much, nor more than he had"
     for c, cohort in enumerate(state.cohorts):
         lent = state.tenants["cohort"] == c
-        assert cohort["used"] == state.tenants["used"][lent].sum() <= cohort["quota"]
+        assert cohort["used"] == state.tenants["used"][lent].sum()
+        assert cohort["quota"] == state.tenants["quota"][lent].sum()
+        assert cohort["used"] <= max(cohort["quota"], had[1].get(c, 0))
     assert (jobs["failures"] <= jobs["retries"] + 1).all()
 
 
@@ -297,10 +334,15 @@ def play(made, choices):
         if event is None or not made.accepts(event):
             continue
         before = {name: made.status(name) for name in made.jobs()}
+        had = [dict(enumerate(made.state.tenants["used"])), {}]
+        if isinstance(event, ev.TenantChanged):  # What runs is counted anew, and may be too much.
+            had[1] = {c: len(made.jobs()) * 9 for c in range(len(made.state.cohorts) + 1)}
+        else:
+            had[1] = dict(enumerate(made.state.cohorts["used"]))
         happened.append(event)
         commands = made.apply(event)
         commanded.append(commands)
-        check(made)
+        check(made, had)
         for name, status in before.items():
             ended = status in ("done", "failed", "cancelled", "blocked")
             assert not ended or made.status(name) == status, "what has ended stays so"
@@ -335,6 +377,8 @@ def test_every_accepted_job_ends_once_the_world_is_kind(choices):
         made.apply(ev.NodeJoined(now, node, "mill/gpu", 4))
     made.apply(ev.SiteCapped(now, "mill", 90.0))
     made.apply(ev.PoolOpened(now, "mill/gpu", open=True))
+    for tenant in ("lab", "mill", "own"):
+        made.apply(ev.TenantChanged(now, tenant))
     for _ in range(4 * len(made.jobs()) + 1):
         now += 1000.0
         made.apply(ev.Ticked(now))
@@ -349,20 +393,14 @@ def test_every_accepted_job_ends_once_the_world_is_kind(choices):
     assert {made.status(name) for name in made.jobs()} <= {"done", "failed", "cancelled", "blocked"}
 
 
-def test_the_core_compiled_by_numba_does_what_the_python_does(monkeypatch):
-    from gigafactory.factory import core as door
-    from gigafactory.factory.compiled import core
-
+def test_the_core_compiled_by_numba_does_what_the_python_does():
     rng = np.random.default_rng(7)
     choices = [
         (str(rng.choice(CHOICES)), int(rng.integers(8)), int(rng.integers(4))) for _ in range(900)
     ]
     lives = []
     for compiled in (False, True):
-        if compiled:
-            monkeypatch.setattr(door, "step", core()["step"].step)
-            monkeypatch.setattr(door, "accepts", core()["step"].accepts)
-        made = shared_factory()
+        made = shared_factory(compiled)
         lives.append((*play(made, choices), made.state))
     (events, commands, state), (their_events, their_commands, their_state) = lives
     assert len(events) > 300

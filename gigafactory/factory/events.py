@@ -4,8 +4,8 @@ The ledger stores these and nothing else; both clocks write the same ones. `at_s
 since the run was opened. What the core needs stands in fields of its own; what only people
 and queries need stands in `spec`, `quote`, `figures`, `results`.
 
-Core events change the state of `step`. The others (`JobReported`, `Request*`,
-`FirstToken`) are facts that only queries read.
+Core events change the state of `step`. The others (`JobReported`, `Request*`, `Batch*`,
+`Acted`, `FirstToken`) are facts that only queries read.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -115,6 +115,28 @@ class PoolOpened(Event):
 
 
 @dataclass(frozen=True)
+class TenantChanged(Event):
+    """What a tenant may use is another from now on; it takes nothing from what runs.
+
+    `quota` in chips, None for no limit. Not `open`: it starts nothing (a budget is spent), and
+    its quota is lent to its cohort.
+    """
+
+    tenant: str
+    weight: float = 1.0
+    quota: int | None = None
+    borrow: int | None = None
+    cohort: str = ""
+    open: bool = True
+    why: str = ""
+
+    @property
+    def subject(self) -> str:
+        """Name of the tenant."""
+        return self.tenant
+
+
+@dataclass(frozen=True)
 class JobEvent(Event):
     """What all events about a job share."""
 
@@ -188,7 +210,8 @@ class JobDone(AttemptEvent):
     """The attempt committed: this and only this record makes its output the job's output.
 
     `passed` is the verdict of an evaluation's gate (True for all other kinds). `used` holds
-    `chip_s`, `cpu_s`, `energy_j` (with `energy_basis`), `phases`.
+    `chip_s`, `cpu_s`, `energy_j` (with `energy_basis`), `phases`, and `charges`: what it costs,
+    a piece for each month, price and carbon factor in force.
     """
 
     passed: bool
@@ -251,6 +274,9 @@ class RequestReserved(RequestEvent):
     job: str
     model: str
     tokens_max: int
+    money_micro_max: int = 0
+    key: str = ""
+    """Which key asked: its id, never the key."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +290,7 @@ class RequestSettled(RequestEvent):
     ttft_s: float
     duration_s: float
     outcome: str  # "complete", "disconnected" or "error"
+    money_micro: int | None = None  # at the price of the reservation's day
 
 
 @dataclass(frozen=True)
@@ -272,6 +299,64 @@ class RequestDisputed(RequestEvent):
 
     tenant: str
     reason: str
+
+
+@dataclass(frozen=True)
+class BatchEvent(Event):
+    """What all events about a batch of requests share."""
+
+    batch: str
+
+    @property
+    def subject(self) -> str:
+        """Identity of the batch."""
+        return self.batch
+
+
+@dataclass(frozen=True)
+class BatchOpened(BatchEvent):
+    """A batch was accepted: each line of the file is a request, `BATCH:LINE`, until it ends."""
+
+    tenant: str
+    key: str
+    endpoint: str
+    file: str
+    lines: int
+    expires_unix_s: float
+    metadata: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BatchEnded(BatchEvent):
+    """No further line of the batch will be asked."""
+
+    tenant: str
+    outcome: str  # "completed", "cancelled", "expired" or "failed"
+    answered: int
+    failed: int
+    output: str = ""
+    errors: str = ""
+
+
+@dataclass(frozen=True)
+class Acted(Event):
+    """Somebody did something: the audit, and where keys, users and tenants come from.
+
+    A chain: `digest` is the SHA-256 of `previous`, the digest before, and all other fields.
+    `at_s` is Unix time, since these outlive runs.
+    """
+
+    by: str
+    did: str  # "key.make", "key.revoke", "user.set", "tenant.set", "job.submit", ...
+    about: str
+    said: Json
+    previous: str
+    digest: str
+
+    @property
+    def subject(self) -> str:
+        """What it was done to."""
+        return self.about
 
 
 @dataclass(frozen=True)
@@ -292,12 +377,12 @@ class Commanded(Event):
 
 
 CoreEvent = (
-    NodeJoined | NodeLost | NodeDrained | SiteCapped | PoolOpened | JobSubmitted | JobStarted
-    | JobCheckpointed | JobDone | JobFailed | JobLost | JobStopped | JobCancelled | Ticked
+    NodeJoined | NodeLost | NodeDrained | SiteCapped | PoolOpened | TenantChanged
+    | JobSubmitted | JobStarted | JobCheckpointed | JobDone | JobFailed | JobLost | JobStopped | JobCancelled | Ticked
 )  # fmt: skip
 AnyEvent = (
-    CoreEvent | RunOpened | JobReported | RequestReserved | RequestSettled
-    | RequestDisputed | FirstToken | Commanded
+    CoreEvent | RunOpened | JobReported | RequestReserved | RequestSettled | RequestDisputed
+    | BatchOpened | BatchEnded | Acted | FirstToken | Commanded
 )  # fmt: skip
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(AnyEvent)}
 
