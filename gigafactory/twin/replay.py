@@ -189,21 +189,23 @@ def _heard(events: Iterable[ev.Event]) -> list[tuple[ev.Event, tuple[ev.Json, ..
         if isinstance(event, ev.CoreEvent | ev.RunOpened):
             heard.append((event, None))
         elif isinstance(event, ev.Commanded) and heard:
-            before, said = heard[-1]
-            heard[-1] = (before, (said or ()) + event.commands)
+            answered = -1 - event.back
+            before, said = heard[answered]
+            heard[answered] = (before, (said or ()) + event.commands)
     return heard
 
 
 def _was_last_word(heard: list[tuple[ev.Event, Any]], i: int, answer: list[Command]) -> bool:
-    """Whether the works that wrote event `i` wrote no more: it died, or the ledger ends.
+    """Whether the works that wrote event `i` answered no more: it died, or the ledger ends.
 
-    An answer is written down before it is carried out, so none of its starts can follow.
+    An answer is written down before it is carried out, so none of its starts can follow. Events
+    that were written together are answered together, so they may follow, and their answers lack.
     """
     joined = {event.node for event, _ in heard[: i + 1] if isinstance(event, ev.NodeJoined)}
-    for event, _ in heard[i + 1 :]:
-        if isinstance(event, ev.NodeJoined):
-            return event.node in joined
-        if not isinstance(event, ADOPTING):
+    for event, said in heard[i + 1 :]:
+        if isinstance(event, ev.NodeJoined) and event.node in joined:
+            return True
+        if said is not None and not isinstance(event, ADOPTING):
             return False
         if isinstance(event, ev.JobStarted) and _start(event) in answer:
             return False

@@ -7,25 +7,36 @@ ran then is lost or, where its result lies whole in its folder, committed.
 
 import asyncio
 import logging
+import shutil
 import time
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Sequence as Sequence_
 from typing import Any
 
 from gigafactory.blueprint import JobSpec
 from gigafactory.factory import Command, Factory, Replace, Start, Stop, Wake
 from gigafactory.factory import events as ev
-from gigafactory.ledger.store import Ledger, Row, read
+from gigafactory.failpoint import failpoint
+from gigafactory.ledger.store import Ledger, LedgerFailure, Row, read
 from gigafactory.plan import Plan, PlannedJob, Quote
 from gigafactory.works import meter
-from gigafactory.works.engine import Attempt, Ended, Engine
+from gigafactory.works.engine import (
+    LEASE_S,
+    Attempt,
+    Ended,
+    Engine,
+    Stands,
+    drop_checkpoints,
+    kept_checkpoint,
+)
 from gigafactory.works.home import Home
+from gigafactory.works.sequence import Sequence
 
 POLL_S = 0.1
 REPORT_S = 1.0  # progress goes to the ledger at most this often for each job
 GRACE_S = 20.0  # a job asked to stop has this long to reach its checkpoint
 RESTARTED = "the works restarted"
+SILENT = "its lease ran out"
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +47,8 @@ class Works:
     def __init__(self, home: Home, plan: Plan, run: str, ledger: Ledger):
         self.home, self.plan, self.run, self.ledger = home, plan, run, ledger
         self.factory = Factory(**plan.tables())
-        self.engine = Engine(self._chips(), home.path / "executor.log")
+        chips = {node: chips for node, (_, chips) in plan.nodes().items()}
+        self.engine = Engine(chips, home.path)
         self.planned: dict[str, PlannedJob] = {job.spec.name: job for job in plan.jobs}
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.progress: dict[str, dict[str, Any]] = {}
@@ -45,7 +57,7 @@ class Works:
         machine = plan.measured.machine or {}
         self._device = "cuda" if machine.get("kind") == "gpu" else "cpu"
         self._wakes: list[float] = []
-        self._lock = asyncio.Lock()
+        self.sequence = Sequence(ledger, run, self.factory, self._carry_out)
 
     def clock(self) -> float:
         """Seconds since the run was opened, restarts included."""
@@ -72,10 +84,17 @@ class Works:
     async def turn(self) -> None:
         """One look at the world: what was reported, what ended, whose pause is over."""
         for running in list(self._running.values()):
-            running.attempt.renew_lease()
-            await self._hear(running)
-        for ended in self.engine.ended():
-            await self._end(ended)
+            # It may have been fenced off while another was heard: never renew that lease.
+            if self._running.get(running.attempt.job) is running:
+                running.attempt.renew_lease()
+                await self._hear(running)
+                if running.attempt.silent_s() > LEASE_S:
+                    await self._end(Ended(running.attempt.folder, "lost", {"why": SILENT}))
+        for said in self.engine.ended():
+            if isinstance(said, Stands):
+                await self._stand(said)
+            else:
+                await self._end(said)
         now = self.clock()
         if any(wake <= now for wake in self._wakes):
             self._wakes = [wake for wake in self._wakes if wake > now]
@@ -84,20 +103,33 @@ class Works:
             if running.stop_by_s is not None and now > running.stop_by_s:
                 running.attempt.kill()
 
-    async def submit(self, job: PlannedJob) -> bool:
+    async def submit(self, job: PlannedJob, by: str = "") -> bool:
         """Accept one more job; it is in the ledger when this returns. False for a taken name."""
-        if self.planned.setdefault(job.spec.name, job) is not job:
-            return False
-        await self.happen(ev.JobSubmitted(self.clock(), **job.submission()))
-        return True
+        return (await self.submit_many([job], by))[0]
+
+    async def submit_many(self, jobs: Sequence_[PlannedJob], by: str = "") -> list[bool]:
+        """Accept more jobs, all in one commit; False for each whose name is taken.
+
+        Raises `LedgerFailure` where the ledger cannot be written, and then accepts none.
+        """
+        new = [job for job in jobs if self.planned.setdefault(job.spec.name, job) is job]
+        now = self.clock()
+        events = [ev.JobSubmitted(now, by=by, **job.submission()) for job in new]
+        try:
+            accepted = {
+                job.spec.name
+                for job, may in zip(new, await self.sequence.accept(*events), strict=True)
+                if may
+            }
+        except LedgerFailure:
+            for job in new:
+                del self.planned[job.spec.name]
+            raise
+        return [job.spec.name in accepted for job in jobs]
 
     async def cancel(self, job: str, by: str) -> bool:
         """Cancel a job; False where it has already ended."""
-        event = ev.JobCancelled(self.clock(), job, by)
-        if not self.factory.accepts(event):
-            return False
-        await self.happen(event)
-        return True
+        return (await self.sequence.accept(ev.JobCancelled(self.clock(), job, by)))[0]
 
     async def close(self) -> None:
         """Stop at the next checkpoints and leave everything so that `up` goes on from there."""
@@ -115,25 +147,15 @@ class Works:
             await self._end(Ended(running.attempt.folder, "lost", {}))
 
     async def happen(self, *happened: ev.Event) -> None:
-        """Let events happen: durable first, then the core, then what it commands.
+        """Let events happen, with all that follows from them: see `Sequence`."""
+        told = (said for event in happened for said in self._with_losses(event))
+        await self.sequence.happen(*told)
 
-        An event that may not happen (an attempt that was fenced off, a second end) is dropped.
-        """
-        async with self._lock:
-            waiting = deque(happened)
-            while waiting:
-                event = waiting.popleft()
-                if isinstance(event, ev.CoreEvent) and not self.factory.accepts(event):
-                    continue
-                await asyncio.wrap_future(self.ledger.append(self.run, event))
-                if commands := self.factory.apply(event):
-                    # Nobody waits for it: the next event is written after it, so where a later
-                    # one is in the ledger this is too, and a crash loses only the last.
-                    said = tuple({"command": type(c).__name__, **asdict(c)} for c in commands)
-                    self.ledger.append(self.run, ev.Commanded(event.at_s, said))
-                if isinstance(event, ev.JobStarted):
-                    self._launch(event)
-                waiting.extend(self._answer(commands))
+    def _carry_out(self, event: ev.Event, commands: list[Command]) -> Iterator[ev.Event]:
+        """What an event and the core's answer to it set going."""
+        if isinstance(event, ev.JobStarted):
+            yield from self._launch(event)
+        yield from self._answer(commands)
 
     def _answer(self, commands: list[Command]) -> Iterator[ev.Event]:
         """Carry out what the core commands; a start becomes an event, and then a process."""
@@ -156,11 +178,22 @@ class Works:
                     command.from_step,
                 )
 
-    def _launch(self, started: ev.JobStarted) -> None:
+    def _launch(self, started: ev.JobStarted) -> Iterator[ev.Event]:
+        """Start the attempt's processes; an older attempt of the job counts no more."""
+        if old := self._running.pop(started.job, None):
+            old.attempt.fence()
+        failpoint("driver.before_launch")
         folder = self.home.attempt(self.run, started.job, started.attempt)
-        attempt = self.engine.start(folder, self._describe(started))
+        try:
+            attempt = self.engine.start(folder, self._describe(started))
+        except OSError as error:  # no disk left, say
+            why = {"what": str(error), "where": str(folder), "why": "", "remedy": "free some disk"}
+            used = self._used(_Running(Attempt(started.job, started.attempt, folder), started), 0.0)
+            yield ev.JobFailed(self.clock(), started.job, started.attempt, why, used)
+            return
         self._running[started.job] = _Running(attempt, started)
         self.progress[started.job] = {}
+        failpoint("driver.launched")
 
     def _describe(self, started: ev.JobStarted) -> dict[str, Any]:
         """Everything a process needs to run the attempt."""
@@ -171,41 +204,71 @@ class Works:
             )
             for before in spec.after
         }
+        kept = self.home.checkpoints(self.run, spec.name)
+        last = kept_checkpoint(kept, started.from_step) if started.from_step else None
         return {
             "work": {"name": spec.name, **spec.work.model_dump(mode="json")},
-            "model": spec.model.model_dump(mode="json"),
+            "model": spec.model.model_dump(mode="json") if spec.model else None,
             "attempt": started.attempt,
             "chips": sum(started.chips),
+            "nodes": dict(zip(started.nodes, started.chips, strict=True)),
             "device": self._device,
             "inputs": inputs,
-            "checkpoints": str(self.home.checkpoints(self.run, spec.name)),
+            "resume_from": str(last) if last else None,
             "cache": str(self.home.cache),
         }
 
     async def _hear(self, running: "_Running") -> None:
-        """Turn what an attempt reported into events: checkpoints all, figures now and then."""
+        """Let happen what an attempt reported; what a new checkpoint replaces is deleted."""
+        if heard := list(self._heard(running)):
+            await self.happen(*heard)
+        if any(isinstance(event, ev.JobCheckpointed) for event in heard):
+            job = running.attempt.job
+            kept, step = self.home.checkpoints(self.run, job), self.factory.step_of(job)
+            await asyncio.to_thread(drop_checkpoints, kept, step)
+
+    def _heard(self, running: "_Running", last: bool = False) -> Iterator[ev.Event]:
+        """What an attempt reported, as events: checkpoints all, figures now and then."""
         job, number = running.attempt.job, running.attempt.number
         figures: dict[str, Any] = {}
-        urgent = False
+        urgent = last
         for news in running.attempt.news():
             at_s = news["unix_s"] - self.opened_unix_s
             if "phase" in news:
                 running.enter(news["phase"], at_s)
                 urgent = True
-            if "checkpoint" in news:
-                await self.happen(self._checkpointed(running.attempt, news))
+            yield from self._checkpointed(running.attempt, news)
             figures.update({k: v for k, v in news.items() if k != "unix_s"})
-        if not figures:
-            return
-        self.progress[job] = {**self.progress.get(job, {}), **figures}
+        if figures:
+            self.progress[job] = {**self.progress.get(job, {}), **figures}
+            running.unsaid.update(figures)
         if figures.get("ready"):
             self.endpoints[job] = figures
             urgent = True
-        running.unsaid.update(figures)
-        if urgent or self.clock() - running.said_s >= REPORT_S:
+        if running.unsaid and (urgent or (figures and self.clock() - running.said_s >= REPORT_S)):
             running.said_s = self.clock()
             said, running.unsaid = running.unsaid, {}
-            await self.happen(ev.JobReported(self.clock(), job, number, said))
+            yield ev.JobReported(self.clock(), job, number, said)
+
+    async def _stand(self, news: Stands) -> None:
+        """A node of the plan came, or went with all that ran on it."""
+        if news.up:
+            pool, chips = self.plan.nodes()[news.node]
+            if not self.factory.takes_work(news.node):
+                await self.happen(ev.NodeJoined(self.clock(), news.node, pool, chips))
+        else:
+            await self.happen(ev.NodeLost(self.clock(), news.node, "it does not answer"))
+
+    def _with_losses(self, event: ev.Event) -> Iterator[ev.Event]:
+        """An event; before a node is lost, the end of all that ran there, billed to the moment."""
+        if isinstance(event, ev.NodeLost):
+            there = [r for r in self._running.values() if event.node in r.started.nodes]
+            if there:  # They start again at once, and must not do so there.
+                yield ev.NodeDrained(event.at_s, event.node)
+            for running in there:
+                why = {"why": f"{event.node}: {event.reason}"}
+                yield from self._over(running, Ended(running.attempt.folder, "lost", why))
+        yield event
 
     async def _end(self, ended: Ended) -> None:
         running = next(
@@ -213,16 +276,22 @@ class Works:
         )
         if running is None:
             return
-        await self._hear(running)
-        if running.unsaid:
-            await self.happen(
-                ev.JobReported(
-                    self.clock(), running.attempt.job, running.attempt.number, running.unsaid
-                )
-            )
-        del self._running[running.attempt.job]
-        self.endpoints.pop(running.attempt.job, None)
-        await self.happen(self._verdict(running, ended))
+        events = list(self._over(running, ended))
+        failpoint("driver.before_commit")
+        await self.happen(*events)
+        failpoint("driver.committed")
+        checkpoints = running.attempt.folder / "checkpoints"
+        await asyncio.to_thread(shutil.rmtree, checkpoints, ignore_errors=True)
+
+    def _over(self, running: "_Running", ended: Ended) -> Iterator[ev.Event]:
+        """The last words of an attempt and the event that its end is; from now on it is nobody."""
+        job = running.attempt.job
+        del self._running[job]
+        self.endpoints.pop(job, None)
+        if ended.outcome in ("lost", "failed"):
+            running.attempt.fence()
+        yield from self._heard(running, last=True)
+        yield self._verdict(running, ended)
 
     def _verdict(self, running: "_Running", ended: Ended) -> ev.Event:
         """The event that an end is."""
@@ -235,8 +304,8 @@ class Works:
         if ended.outcome == "stopped":
             return ev.JobStopped(now, job, number, used)
         if ended.outcome == "lost":
-            return ev.JobLost(now, job, number, "the executor is gone", used)
-        attempt.kill()
+            reason = ended.error.get("why", "the executor is gone")
+            return ev.JobLost(now, job, number, reason, used)
         return ev.JobFailed(now, job, number, ended.error, used)
 
     def _used(self, running: "_Running", until_s: float) -> dict[str, Any]:
@@ -268,7 +337,7 @@ class Works:
         for job in self.factory.running():
             number = self.factory.attempt(job)
             attempt = Attempt(job, number, self.home.attempt(self.run, job, number))
-            attempt.kill()
+            attempt.fence()
             if job in started and started[job].attempt == number:
                 await self._adopt(_Running(attempt, started[job]))
             else:  # the works died between the command and the start
@@ -283,7 +352,7 @@ class Works:
             if "phase" in news:
                 running.enter(news["phase"], news["unix_s"] - self.opened_unix_s)
             if news.get("checkpoint", 0) > self.factory.step_of(attempt.job):
-                await self.happen(self._checkpointed(attempt, news))
+                await self.happen(*self._checkpointed(attempt, news))
         result = attempt.result()
         if result and result["outcome"] == "done":
             await self.happen(self._done(running, result["results"], until_s))
@@ -292,10 +361,12 @@ class Works:
             lost = ev.JobLost(self.clock(), attempt.job, attempt.number, RESTARTED, used)
             await self.happen(lost)
 
-    def _checkpointed(self, attempt: Attempt, news: dict[str, Any]) -> ev.JobCheckpointed:
-        return ev.JobCheckpointed(
-            self.clock(), attempt.job, attempt.number, int(news["checkpoint"])
-        )
+    def _checkpointed(self, attempt: Attempt, news: dict[str, Any]) -> Iterator[ev.Event]:
+        """A checkpoint counts when it lies where its attempt cannot touch it any more."""
+        if step := int(news.get("checkpoint", 0)):
+            kept = self.home.checkpoints(self.run, attempt.job)
+            if attempt.take_checkpoint(step, kept):
+                yield ev.JobCheckpointed(self.clock(), attempt.job, attempt.number, step)
 
     def _done(self, running: "_Running", results: dict[str, Any], until_s: float) -> ev.JobDone:
         """The commit of an attempt; only an evaluation can end well and not pass."""
@@ -307,9 +378,6 @@ class Works:
             results,
             self._used(running, until_s),
         )
-
-    def _chips(self) -> int:
-        return max(where.chips for where in self.plan.places)
 
 
 class _Running:
