@@ -5,16 +5,21 @@ queries answer for both. Money is in integer micro-units of the run's currency.
 """
 
 import json
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from gigafactory.factory import events
 from gigafactory.factory.events import Event
-from gigafactory.ledger.store import read
+from gigafactory.ledger import bills
+from gigafactory.ledger.store import select
 
 COLUMNS = pa.schema(
     [
@@ -28,6 +33,11 @@ COLUMNS = pa.schema(
     ]
 )
 
+AT_ONCE = 20_000  # rows in memory while they are read
+HAPPENED = """
+create temp table happened (seq bigint, run varchar, kind varchar, subject varchar,
+    at_s double, unix_s double, body json)
+"""
 TABLES = """
 create temp table opened as select run, at_s, body->'$.plan' as plan, body->>'$.clock' as clock,
     (body->>'$.opened_unix_s')::double as opened_unix_s
@@ -52,12 +62,15 @@ create temp table ended as select seq, run, subject as job, at_s,
     lower(replace(kind, 'Job', '')) as outcome, body->'$.used' as used,
     coalesce((body->>'$.used.chip_s')::double, 0) as chip_s,
     coalesce((body->>'$.used.energy_j')::double, 0) as energy_j,
+    list_sum(cast(body->'$.used.charges[*].carbon_g' as double[])) as charged_g,
+    list_sum(cast(body->'$.used.charges[*].money_micro' as bigint[])) as charged_micro,
     body->'$.results' as results, (body->>'$.passed')::boolean as passed, body->'$.error' as error
-    from happened where kind in ('JobDone', 'JobFailed', 'JobLost', 'JobStopped');
+    from happened where kind in ('JobDone', 'JobFailed', 'JobLost', 'JobStopped')
+    qualify row_number() over (partition by run, job, attempt order by seq) = 1;
 
 create temp table attempts as select started.*, ended.at_s as ended_s, outcome, chip_s, energy_j,
-    energy_j * carbon_g_per_j as carbon_g,
-    cast(round(chip_s * price_chip_s * 1e6) as bigint) as money_micro
+    coalesce(charged_g, energy_j * carbon_g_per_j) as carbon_g,
+    coalesce(charged_micro, cast(round(chip_s * price_chip_s * 1e6) as bigint)) as money_micro
     from started left join ended using (run, job, attempt) left join places using (run, pool);
 
 create temp table ready as select run, subject as job, min(at_s) as at_s
@@ -67,12 +80,16 @@ create temp table reserved as select run, subject as request, at_s, body->>'$.te
     body->>'$.job' as job, body->>'$.model' as model
     from happened where kind = 'RequestReserved';
 
+create temp table answered as select * from happened
+    where kind in ('RequestSettled', 'RequestDisputed')
+    qualify row_number() over (partition by run, subject order by seq) = 1;
+
 create temp table settled as select run, subject as request, at_s, body->>'$.tenant' as tenant,
     body->>'$.job' as job, (body->>'$.prompt_tokens')::bigint as prompt_tokens,
     (body->>'$.completion_tokens')::bigint as completion_tokens,
     (body->>'$.ttft_s')::double as ttft_s, (body->>'$.duration_s')::double as duration_s,
-    body->>'$.outcome' as outcome
-    from happened where kind = 'RequestSettled';
+    body->>'$.outcome' as outcome, (body->>'$.money_micro')::bigint as money_micro
+    from answered where kind = 'RequestSettled';
 """
 
 JOBS = """
@@ -107,11 +124,12 @@ jobs as (select run, tenant, sum(chip_s) as chip_s, sum(energy_j) / 3.6e6 as ene
     from attempts join submitted using (run, job) group by all),
 requests as (select run, tenant, count(*) as requests, sum(prompt_tokens)::bigint as input_tokens,
         sum(completion_tokens)::bigint as output_tokens,
-        sum(cast(round((prompt_tokens * input + completion_tokens * output) * 1e6) as bigint))
+        sum(coalesce(money_micro,
+            cast(round((prompt_tokens * input + completion_tokens * output) * 1e6) as bigint)))
             as tokens_micro
     from settled join prices using (run) group by all),
 disputes as (select run, body->>'$.tenant' as tenant, count(*) as disputed
-    from happened where kind = 'RequestDisputed' group by all)
+    from answered where kind = 'RequestDisputed' group by all)
 select tenant, coalesce(chip_s, 0) as chip_s, coalesce(energy_kwh, 0) as energy_kwh,
     coalesce(carbon_g, 0) as carbon_g, coalesce(requests, 0) as requests,
     coalesce(input_tokens, 0) as input_tokens, coalesce(output_tokens, 0) as output_tokens,
@@ -135,28 +153,57 @@ ENGINE = duckdb.connect(config={"threads": 1})
 
 
 class Book:
-    """An opened ledger, at the moment of opening."""
+    """An opened ledger, at the moment of opening. What a question needs is read when it is put."""
 
-    def __init__(self, rows: pa.Table):
-        self._duck = ENGINE.cursor()
+    def __init__(self, where: Path | str, run: str | None = None):
+        self._where, self._run = where, run
+        self._simulated = Path(where).suffix == ".parquet"
         self._answers: dict[tuple, list[dict[str, Any]]] = {}
-        self._duck.register("rows", rows)
-        self._duck.execute(
-            "create temp table happened as select seq, run, kind, subject, at_s, unix_s,"
-            " body::json as body from rows"
-        )
-        self._duck.execute(TABLES)
+        if self._simulated:
+            self._last = pq.ParquetFile(where).metadata.num_rows
+        else:
+            newest = next(iter(select(where, "select max(seq) from events")), None)
+            self._last = (newest and newest[0]) or 0
 
     @classmethod
-    def open(cls, path: Path, run: str | None = None) -> "Book":
-        """A lived ledger (`.db`), all of it or one run, or a simulated one (`.parquet`)."""
-        path = Path(path)
-        if path.suffix == ".parquet":
-            return cls(pq.read_table(path))
-        rows = [(*row[:6], json.dumps(row.body)) for row in read(path, run)]
-        columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
-        return cls(pa.Table.from_arrays([pa.array(c) for c in columns], names=COLUMNS.names)
-                   .cast(COLUMNS))  # fmt: skip
+    def open(cls, where: Path | str, run: str | None = None) -> "Book":
+        """A lived ledger (`.db`, or a URL of PostgreSQL), all of it or one run.
+
+        Or a simulated one (`.parquet`).
+        """
+        return cls(where, run)
+
+    @cached_property
+    def _duck(self) -> duckdb.DuckDBPyConnection:
+        """All of the book as tables."""
+        duck = ENGINE.cursor()
+        duck.execute(HAPPENED)
+        for rows in self._rows():
+            duck.register("rows", rows)
+            duck.execute("insert into happened select * from rows")
+        duck.execute(TABLES)
+        return duck
+
+    def _rows(self, kinds: tuple[str, ...] = ()) -> Iterator[pa.Table]:
+        """The rows in order, of some kinds or of all, so many at a time that memory is bounded."""
+        if self._simulated:
+            said = ds.field("kind").isin(kinds) if kinds else None
+            parts = ds.dataset(self._where).to_batches(batch_size=AT_ONCE, filter=said)
+            yield from (pa.Table.from_batches([part], COLUMNS) for part in parts if part.num_rows)
+            return
+        terms: list[str] = ["seq <= ?"]
+        values: list[str | int] = [self._last]
+        if self._run is not None:
+            terms.append("run = ?")
+            values.append(self._run)
+        if kinds:
+            terms.append(f"kind in ({','.join('?' * len(kinds))})")
+            values += kinds
+        query = f"select {','.join(COLUMNS.names)} from events where {' and '.join(terms)}"
+        rows = select(self._where, f"{query} order by seq", values)
+        while part := list(islice(rows, AT_ONCE)):
+            columns = zip(zip(*part, strict=True), COLUMNS.types, strict=True)
+            yield pa.Table.from_arrays([pa.array(*column) for column in columns], schema=COLUMNS)
 
     def ask(self, query: str, **values: Any) -> list[dict[str, Any]]:
         """Rows of a query over `happened` and the tables, as dicts; JSON columns parsed.
@@ -191,6 +238,18 @@ class Book:
     def bill(self, run: str) -> list[dict[str, Any]]:
         """What each tenant used and owes."""
         return self.ask(BILL, run=run)
+
+    def months(self, tenant: str | None = None) -> list[dict[str, Any]]:
+        """The bill of each calendar month (UTC) and tenant over all runs, or of one tenant."""
+        if ("months",) not in self._answers:
+            few = pa.concat_tables([COLUMNS.empty_table(), *self._rows(bills.FEW)])
+            self._answers["months",] = bills.months(ENGINE.cursor(), few, self._rows(bills.MANY))
+        found = self._answers["months",]
+        return [bill for bill in found if tenant in (None, bill["tenant"])]
+
+    def monthly(self, month: str) -> list[dict[str, Any]]:
+        """The bills of a month, `2026-11`, by tenant."""
+        return [bill for bill in self.months() if bill["month"] == month]
 
     def curves(self, run: str) -> list[dict[str, Any]]:
         """What jobs reported while they ran: step, tokens, loss over time."""

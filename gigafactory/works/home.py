@@ -1,12 +1,13 @@
 """Where a factory keeps what it must not forget: one folder, one owner at a time.
 
-$GIGAFACTORY_HOME/ledger.db            everything that happened
+$GIGAFACTORY_HOME/ledger.db            everything that happened (or $GIGAFACTORY_LEDGER)
                   machine.json         this machine as a chip
                   key, keys.json       this user's key; hashes of all keys
                   works.json, lock     who runs the factory now, and where it answers
                   executor.log         what Ray said
                   cache/               what anyone would make the same
-                  runs/RUN/JOB/        checkpoints/, attempt-N/
+                  ray.token, ray.json  what lets a node join Ray, and where it answers
+                  runs/RUN/JOB/        attempt-N/, checkpoints/ (taken from attempts)
                   simulated/           ledgers of days that were only played
 """
 
@@ -32,9 +33,9 @@ class Home:
         return cls(Path(os.environ.get("GIGAFACTORY_HOME") or Path.home() / ".gigafactory"))
 
     @property
-    def ledger(self) -> Path:
-        """The event store."""
-        return self.path / "ledger.db"
+    def ledger(self) -> Path | str:
+        """The event store: a file, or the PostgreSQL database of `$GIGAFACTORY_LEDGER`."""
+        return os.environ.get("GIGAFACTORY_LEDGER") or self.path / "ledger.db"
 
     @property
     def cache(self) -> Path:
@@ -55,7 +56,7 @@ class Home:
         return self.job(run, job) / f"attempt-{attempt}"
 
     def checkpoints(self, run: str, job: str) -> Path:
-        """Folder of a job's checkpoints, shared by its attempts."""
+        """Where a job's durable checkpoints lie; its attempts only read there."""
         return self.job(run, job) / "checkpoints"
 
     def address(self) -> dict[str, Any] | None:
