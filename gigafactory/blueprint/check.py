@@ -4,11 +4,12 @@
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
-from gigafactory.blueprint import check_design, check_streams
+from gigafactory.blueprint import check_design, check_routes, check_streams
 from gigafactory.blueprint.schema import (
     Blueprint,
     Evaluate,
@@ -42,10 +43,19 @@ def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
     yield from check_design.check(blueprint)
     yield from check_streams.check(blueprint, folder)
     yield from _models(blueprint, folder)
+    yield from _money(blueprint)
     for name, work in blueprint.workloads.items():
-        yield from _names(blueprint, name, work)
-        yield from _size(blueprint, name, work)
+        yield from check_job(blueprint, name, work)
     yield from _circles(blueprint)
+    yield from check_routes.check(blueprint)
+
+
+def check_job(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
+    """Every fault of one workload, whether it is in the blueprint or may come to it."""
+    yield from _names(blueprint, name, work)
+    yield from _size(blueprint, name, work)
+    if isinstance(work, Serve):
+        yield from check_routes.check_replicas(name, work)
 
 
 def _sites(blueprint: Blueprint) -> Iterator[Found]:
@@ -115,10 +125,40 @@ def _models(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
             )
         if source.weights:
             yield from _weights(("models", name, "weights"), folder / source.weights)
-    for price_name in ("chip_s", "input", "output"):
-        if price := getattr(blueprint.prices, price_name):
-            key = "chip_hour" if price_name == "chip_s" else price_name
-            yield from _currency(blueprint, ("prices", key), price.currency)
+
+
+def _money(blueprint: Blueprint) -> Iterator[Found]:
+    """Prices and budgets: currencies that are known, and one price for one day."""
+    prices = blueprint.prices
+    changed = [(("prices", "changes", n), prices.changes[n]) for n in range(len(prices.changes))]
+    for place, part in [(("prices",), prices), *changed]:
+        for name, key in (("chip_s", "chip_hour"), ("input", "input"), ("output", "output")):
+            if price := getattr(part, name):
+                yield from _currency(blueprint, (*place, key), price.currency)
+    yield from _one_a_day(("prices", "changes"), [change.since for change in prices.changes])
+    for name, site in blueprint.sites.items():
+        days = [change.since for change in site.carbon_changes]
+        yield from _one_a_day(("sites", name, "carbon_changes"), days)
+    for name, tenant in blueprint.tenants.items():
+        for n, budget in enumerate(tenant.budgets):
+            if budget.currency not in (None, blueprint.currency):
+                yield (
+                    ("tenants", name, "budgets", n, "limit"),
+                    f"a budget in {budget.currency} cannot be kept",
+                    f"bills are in {blueprint.currency}, the blueprint's currency",
+                    f"write the limit in {blueprint.currency}",
+                )
+
+
+def _one_a_day(place: tuple, days: list[date]) -> Iterator[Found]:
+    for n, day in enumerate(days):
+        if day in days[:n]:
+            yield (
+                (*place, n, "from"),
+                f"two changes hold from {day}",
+                "a bill could follow either",
+                "drop one of them, or give it another day",
+            )
 
 
 def _weights(place: tuple, path: Path) -> Iterator[Found]:

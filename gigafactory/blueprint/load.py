@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from gigafactory.blueprint.check import check
-from gigafactory.blueprint.schema import Blueprint, NewJob
+from gigafactory.blueprint.check import check, check_job
+from gigafactory.blueprint.schema import AnyWorkload, Blueprint, NewJob
 from gigafactory.blueprint.streams import TraceStream
 from gigafactory.faults import Fault, Refused, nearest
 
@@ -30,9 +30,7 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Blueprint:
 
 def parse(text: str, path: Path, overrides: Iterable[str] = ()) -> Blueprint:
     """A blueprint from its text; `path` names it in faults and anchors relative paths."""
-    tree = read_tree(text, path)
-    for override in overrides:
-        _override(tree, override)
+    tree = read_changed(text, path, overrides)
     try:
         blueprint = Blueprint.model_validate(tree)
     except ValidationError as error:
@@ -48,25 +46,24 @@ def parse(text: str, path: Path, overrides: Iterable[str] = ()) -> Blueprint:
     return _anchor(blueprint, path.parent)
 
 
-def grow(blueprint: Blueprint, known: Mapping[str, Any], name: str, work: Any) -> Blueprint:
-    """The blueprint with `known` workloads and one more, checked as a file is.
+def grow(blueprint: Blueprint, name: str, work: Any) -> AnyWorkload:
+    """One more workload of a blueprint, checked as one in the file is, and nothing else is.
 
-    Raises `Refused` with every fault of the new one.
+    It may stand on what is in `blueprint.workloads`; being new, it closes no circle. Raises
+    `Refused` with every fault.
     """
     try:
         new = NewJob.model_validate({"name": name, "work": work})
     except ValidationError as error:
         found = [_fault({"work": work}, "the job", e) for e in error.errors()]
         raise Refused(*found) from None
-    grown = blueprint.model_copy(update={"workloads": {**known, name: new.work}})
     faults = [
         Fault(what, f"the job, {_dotted(place)}", why, remedy)
-        for place, what, why, remedy in check(grown, Path())
-        if place[:2] == ("workloads", name)
+        for place, what, why, remedy in check_job(blueprint, name, new.work)
     ]
     if faults:
         raise Refused(*faults)
-    return grown
+    return new.work
 
 
 def read_text(path: Path) -> str:
@@ -134,6 +131,14 @@ def shipped() -> dict[str, Path]:
     }
 
 
+def read_changed(text: str, path: Path, overrides: Iterable[str]) -> Any:
+    """The YAML tree with `PATH=VALUE` overrides applied, unchecked."""
+    tree = read_tree(text, path)
+    for override in overrides:
+        _override(tree, override)
+    return tree
+
+
 def _override(tree: Any, override: str) -> None:
     """Set `a.b.c=value` in the tree; the value is read as YAML, like the file."""
     place, sign, value = override.partition("=")
@@ -193,7 +198,11 @@ def _anchor(blueprint: Blueprint, folder: Path) -> Blueprint:
         else stream
         for name, stream in blueprint.streams.items()
     }
-    return blueprint.model_copy(update={"models": models, "streams": streams})
+    access = blueprint.access
+    if access.oidc and not access.oidc.jwks.startswith("https://"):
+        file = str((folder / access.oidc.jwks).resolve())
+        access = access.model_copy(update={"oidc": access.oidc.model_copy(update={"jwks": file})})
+    return blueprint.model_copy(update={"models": models, "streams": streams, "access": access})
 
 
 def _config_file(path: Path) -> Path:
@@ -270,9 +279,10 @@ def _keys(tree: Any, place: Iterable[Any]) -> list[str]:
     node: Any = schema
     value = tree
     for part in place:
-        value = value.get(part) if isinstance(value, Mapping) else None
+        inside = isinstance(value, list) and isinstance(part, int)
+        value = value.get(part) if isinstance(value, Mapping) else value[part] if inside else None
         named = node.get("patternProperties", {}).values()  # what stands under people's names
-        node = node.get("properties", {}).get(part) or next(iter(named), {})
+        node = node.get("properties", {}).get(part) or next(iter(named), node.get("items", {}))
         node = next((n for n in node.get("anyOf", ()) if "$ref" in n), node)
         if "discriminator" in node and isinstance(value, Mapping):
             reference = node["discriminator"]["mapping"].get(value.get("kind"), "")

@@ -5,15 +5,19 @@ under a name that carries the unit (`site.power_w`). docs/blueprint.md explains 
 """
 
 from datetime import date
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from gigafactory.blueprint.design import Design
 from gigafactory.blueprint.operations import Battery, Grid, Operations, Racks
 from gigafactory.blueprint.parts import (
+    Bytes,
     Country,
     GramsPerJoule,
+    JobName,
+    Limit,
     Name,
     Names,
     Part,
@@ -21,9 +25,11 @@ from gigafactory.blueprint.parts import (
     PricePerJoule,
     PricePerToken,
     Rate,
+    Seconds,
     Threshold,
     Tokens,
     Watts,
+    read_limit,
 )
 from gigafactory.blueprint.streams import AnyStream
 
@@ -37,6 +43,13 @@ class Exchange(Part):
 
     on: date
     rates: dict[str, Annotated[float, Field(gt=0)]]
+
+
+class CarbonChange(Part):
+    """Another carbon intensity from a day on, UTC."""
+
+    since: date = Field(alias="from")
+    carbon_g_per_j: GramsPerJoule = Field(alias="carbon")
 
 
 class Site(Part):
@@ -56,12 +69,37 @@ class Site(Part):
     cooling: Cooling = "air"
     pue: Annotated[float, Field(ge=1, le=3)] | None = None
     carbon_g_per_j: GramsPerJoule | None = Field(None, alias="carbon")
+    carbon_changes: tuple[CarbonChange, ...] = ()
     energy_price: PricePerJoule | None = None
     powered: date | None = Field(None, description="day on which its hall is ready for racks")
     building: Literal["greenfield", "existing", "modular"] = "greenfield"
     racks: Racks | None = None
     battery: Battery | None = None
     grid: Grid = Field(default_factory=Grid)
+
+
+class Budget(Part):
+    """What a tenant may use in a calendar window, UTC: `{limit: 100 EUR, per: month}`.
+
+    `of`, and the `currency` of money, follow from the unit that the limit is written in.
+    """
+
+    limit: Limit = Field(description="of money, energy, carbon or tokens")
+    of: Literal["money", "energy", "carbon", "tokens"] = "tokens"
+    currency: str | None = None
+    per: Literal["hour", "day", "week", "month", "quarter", "year"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unit_of_limit(cls, said: Any) -> Any:
+        """A limit that cannot be read is left to its own field, which says why."""
+        if not isinstance(said, dict) or not isinstance(said.get("limit"), str):
+            return said
+        try:
+            _, of, currency = read_limit(said["limit"])
+        except ValueError:
+            return said
+        return {**said, "of": of, "currency": currency}
 
 
 class Tenant(Part):
@@ -75,6 +113,19 @@ class Tenant(Part):
         None, description="chips beyond its quota at most; all its cohort lends where left out"
     )
     cohort: Name | None = Field(None, description="tenants of one cohort lend each other")
+    budgets: tuple[Budget, ...] = ()
+    requests_per_minute: Annotated[int, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
+    keep_prompts: bool = Field(False, description="prompts and answers may be kept and logged")
+
+
+class PriceChange(Part):
+    """Other prices from a day on, UTC; what it leaves out stays as it was."""
+
+    since: date = Field(alias="from")
+    chip_s: PricePerChipSecond | None = Field(None, alias="chip_hour")
+    input: PricePerToken | None = None
+    output: PricePerToken | None = None
 
 
 class Prices(Part):
@@ -83,6 +134,7 @@ class Prices(Part):
     chip_s: PricePerChipSecond | None = Field(None, alias="chip_hour")
     input: PricePerToken | None = None
     output: PricePerToken | None = None
+    changes: tuple[PriceChange, ...] = ()
 
 
 class ModelSource(Part):
@@ -126,6 +178,24 @@ class Pretrain(Workload):
     learning_rate: Rate = 8e-3
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_steps: Annotated[int, Field(gt=0)] = 50
+    chips_min: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="where it is elastic: goes on with half its chips and half again"
+    )
+
+    @model_validator(mode="after")
+    def _shares_its_batch(self) -> "Pretrain":
+        """Every width that it may run on takes an equal share of the same batch."""
+        width, sequences = self.chips, self.batch_tokens // self.sequence
+        least = self.chips if self.chips_min is None else self.chips_min
+        if least > width:
+            raise ValueError(f"chips_min {least} is more than chips, {width}")
+        while self.chips_min is not None:
+            if sequences % width:
+                raise ValueError(f"{width} chips cannot share a batch of {sequences} sequences")
+            if width == least:
+                break
+            width = max(width // 2, least)
+        return self
 
 
 class Finetune(Workload):
@@ -162,6 +232,21 @@ class Serve(Workload):
     kind: Literal["serve"]
     of: Name
     prompt: str = Field("Hello", description="the question `up` asks for its first token")
+    engine: Literal["auto", "transformers", "vllm"] = Field(
+        "auto", description="vLLM where there are a GPU and vLLM, else transformers"
+    )
+    context_tokens: Tokens | None = Field(
+        None, alias="context", description="prompt and answer together; 2048 where left out"
+    )
+    replicas_min: Annotated[int, Field(ge=0, le=1000)] = Field(
+        1, description="with 0 it is let go when nobody asks, and comes back with a request"
+    )
+    replicas_max: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="while requests wait and chips are free; each a job of its own"
+    )
+    idle_s: Seconds = Field(
+        300.0, alias="idle", description="without a request until a replica too many is let go"
+    )
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -169,7 +254,76 @@ class Serve(Workload):
         return (self.of,)
 
 
-AnyWorkload = Annotated[Pretrain | Finetune | Evaluate | Serve, Field(discriminator="kind")]
+def _inside(name: str) -> str:
+    """A file's name that leads nowhere else."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or not path.parts or ".." in path.parts or path.parts[0] == "inputs":
+        raise ValueError("a file lies in the command's own folder, and not in `inputs`")
+    return name
+
+
+class Limits(Part):
+    """What a command may take; left out: no limit."""
+
+    memory_bytes: Bytes = Field(4e9, alias="memory", description="of each process, to write to")
+    open_files: Annotated[int, Field(gt=0)] = Field(1024, description="of each process")
+    cpu_s: Seconds | None = Field(None, alias="cpu", description="processor time of each process")
+    processes: Annotated[int, Field(gt=0)] = Field(512, description="and threads, at once")
+
+
+class Script(Workload):
+    """The user's own command, in its own process, folder and limits."""
+
+    kind: Literal["script"]
+    command: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)] = Field(
+        description="words, no shell: `[python3, train.py]`"
+    )
+    files: dict[
+        Annotated[str, AfterValidator(_inside)], Annotated[str, Field(max_length=1_000_000)]
+    ] = Field(default_factory=dict, max_length=256, description="files to start with, by name")
+    expects_s: Seconds = Field(
+        600.0, alias="expects", description="how long it may take, for the first quote"
+    )
+    time_s: Seconds = Field(86_400.0, alias="time", description="after which it is ended")
+    limits: Limits = Field(default_factory=Limits)
+
+
+AnyWorkload = Annotated[
+    Pretrain | Finetune | Evaluate | Serve | Script, Field(discriminator="kind")
+]
+
+
+class Oidc(Part):
+    """Whose tokens are believed, and which of their claims say tenant and role.
+
+    Signing keys are re-read hourly and when a token names an unknown one. `internal` lets the
+    address of `jwks` lie in a private network; other than that it must be public.
+    """
+
+    issuer: Annotated[str, Field(min_length=1, max_length=500)]
+    audience: Annotated[str, Field(min_length=1, max_length=500)]
+    jwks: str = Field(
+        pattern=r"^(https://[^@\s]+|[^:]+)$",
+        description="its key set: a file, or an https address",
+    )
+    tenant_claim: str | None = None
+    role_claim: str | None = None
+    internal: bool = False
+
+
+class Access(Part):
+    """Who may come in besides the holders of keys."""
+
+    oidc: Oidc | None = None
+
+
+class Route(Part):
+    """A name to ask for that stands for services: by weight, and others where none answers."""
+
+    weights: dict[Name, Annotated[float, Field(ge=0, le=1e6)]] = Field(
+        min_length=1, description="services, and each one's share of the requests"
+    )
+    fallback: Names = Field((), description="services or routes to ask where these do not answer")
 
 
 class Blueprint(Part):
@@ -187,9 +341,11 @@ class Blueprint(Part):
     prices: Prices = Field(default_factory=Prices)
     models: dict[Name, ModelSource] = Field(default_factory=dict)
     workloads: dict[Name, AnyWorkload] = Field(default_factory=dict)
+    routes: dict[Name, Route] = Field(default_factory=dict)
     streams: dict[Name, AnyStream] = Field(default_factory=dict)
     operations: Operations = Field(default_factory=Operations)
     design: Design | None = None
+    access: Access = Field(default_factory=Access)
 
 
 class NewJob(Part):
@@ -210,9 +366,9 @@ class Model(Part):
 class JobSpec(Part):
     """One job, resolved: everything that running it takes, whoever submitted it."""
 
-    name: Name
+    name: JobName
     work: AnyWorkload
-    model: Model
+    model: Model | None = None
 
     @property
     def kind(self) -> str:

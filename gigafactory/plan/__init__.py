@@ -7,5 +7,16 @@ plan.quotes[0].duration_s            # Figure(value=..., low=..., high=..., basi
 from gigafactory.plan.measured import Measured, Observation
 from gigafactory.plan.plan import Plan, PlannedJob, make, submit
 from gigafactory.plan.quote import Figure, Quote
+from gigafactory.plan.tariff import Rates
 
-__all__ = ["Figure", "Measured", "Observation", "Plan", "PlannedJob", "Quote", "make", "submit"]
+__all__ = [
+    "Figure",
+    "Measured",
+    "Observation",
+    "Plan",
+    "PlannedJob",
+    "Quote",
+    "Rates",
+    "make",
+    "submit",
+]

@@ -18,11 +18,14 @@ from gigafactory.blueprint.schema import (
     JobSpec,
     Model,
     Pretrain,
+    PriceChange,
+    Prices,
+    Script,
 )
 from gigafactory.faults import Fault, Refused
 from gigafactory.plan.measured import Measured
-from gigafactory.plan.quote import Frozen, Quote, Where, exchange, place, price
-from gigafactory.stack import chips, facts, law, models, money
+from gigafactory.plan.quote import Frozen, Quote, Where, in_currency, place, price
+from gigafactory.stack import chips, facts, law, models
 
 
 class PlannedJob(Frozen):
@@ -45,6 +48,7 @@ class PlannedJob(Frozen):
             "tenant": work.tenant,
             "kind": work.kind,
             "chips": work.chips,
+            "chips_min": work.chips_min if isinstance(work, Pretrain) else None,
             "pools": self.pools,
             "priority": work.priority,
             "retries": work.retries,
@@ -85,6 +89,8 @@ class Plan(BaseModel):
     jobs: list[PlannedJob]
     token_prices: dict[str, float]
     """Money per `input` and `output` token."""
+    token_price_changes: list[tuple[str, dict[str, float]]] = []
+    """(day, the same from that day on, UTC)."""
     measured: Measured
     blueprint: dict[str, Any]
 
@@ -117,7 +123,10 @@ class Plan(BaseModel):
                 for name, of in self.blueprint["tenants"].items()
             ],
             "policy": said["policy"],
-            "rules": {name: said[name] for name in ("backfill", "preempt_after_s", "lemons")},
+            "rules": {
+                "elastic": True,
+                **{name: said[name] for name in ("backfill", "preempt_after_s", "lemons")},
+            },
             "spares": said["spares"],
         }
 
@@ -170,7 +179,8 @@ def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
         sites={name: site.power_w for name, site in blueprint.sites.items()},
         places=places,
         jobs=_timeline(jobs, places),
-        token_prices=_token_prices(blueprint),
+        token_prices=_token_prices(blueprint, blueprint.prices),
+        token_price_changes=_token_price_changes(blueprint),
         measured=measured,
         blueprint=blueprint.model_dump(mode="json"),
     )
@@ -193,7 +203,9 @@ def _places(blueprint: Blueprint, measured: Measured) -> list[Where]:
 
 def resolve(blueprint: Blueprint, name: str, work: AnyWorkload) -> JobSpec:
     """A workload as a job: its model looked up, so that nothing else need be known."""
-    trained = work
+    if isinstance(work, Script):
+        return JobSpec(name=name, work=work)
+    trained: AnyWorkload = work
     while not isinstance(trained, Pretrain | Finetune):
         trained = blueprint.workloads[trained.needs[0]]
     source = blueprint.models[trained.model]
@@ -213,7 +225,8 @@ def _plan_job(
     for where in allowed:
         chip = chips.system(where.system, measured.machine).chip
         quote = price(spec, where, chip, measured)
-        if why := _refusal(blueprint, spec, where, chip, quote):
+        least = _least(spec, where, chip, measured) or quote
+        if why := _refusal(blueprint, spec, where, chip, least):
             reasons.append(f"{where.pool}: {why}")
         else:
             quotes.append(quote)
@@ -234,6 +247,13 @@ def _plan_job(
     )
 
 
+def _least(spec: JobSpec, where: Where, chip: chips.Chip, measured: Measured) -> Quote | None:
+    """The quote on the fewest chips of an elastic job: there it needs the most memory on each."""
+    if not isinstance(spec.work, Pretrain) or spec.work.chips_min is None:
+        return None
+    return price(spec, where, chip, measured, spec.work.chips_min)
+
+
 def _refusal(
     blueprint: Blueprint, spec: JobSpec, where: Where, chip: chips.Chip, quote: Quote
 ) -> str | None:
@@ -242,6 +262,8 @@ def _refusal(
         return why
     if spec.work.chips > where.chips:
         return f"it has {where.chips} chips, {spec.work.chips} are asked for"
+    if spec.kind != "pretrain" and spec.work.chips > where.chips_per_node:
+        return f"a node has {where.chips_per_node} chips, and one process cannot span nodes"
     draw_w, cap_w = where.chip_w * spec.work.chips, blueprint.sites[where.site].power_w
     if draw_w > cap_w:
         return f"it would draw {draw_w:.0f} W, the site has {cap_w:.0f} W"
@@ -287,7 +309,7 @@ def _reference(blueprint: Blueprint, spec: JobSpec, measured: Measured) -> Quote
     if blueprint.reference is None:
         return None
     rented = blueprint.model_copy(
-        update={"prices": blueprint.prices.model_copy(update={"chip_s": None})}
+        update={"prices": blueprint.prices.model_copy(update={"chip_s": None, "changes": ()})}
     )
     where = place(rented, next(iter(blueprint.sites)), blueprint.reference, 1, measured)
     chip = chips.system(where.system, measured.machine).chip
@@ -332,15 +354,19 @@ def _in_order(workloads: Mapping[str, AnyWorkload]) -> dict[str, AnyWorkload]:
     return ordered
 
 
-def _token_prices(blueprint: Blueprint) -> dict[str, float]:
-    rates = exchange(blueprint)
-    stated = {"input": blueprint.prices.input, "output": blueprint.prices.output}
-    return {
-        name: money.convert(price.amount, price.currency, blueprint.currency, rates)
-        if price
-        else 0.0
-        for name, price in stated.items()
-    }
+def _token_prices(blueprint: Blueprint, stated: Prices | PriceChange) -> dict[str, float]:
+    prices = {"input": stated.input, "output": stated.output}
+    return {name: in_currency(blueprint, p) if p else 0.0 for name, p in prices.items()}
+
+
+def _token_price_changes(blueprint: Blueprint) -> list[tuple[str, dict[str, float]]]:
+    """Both token prices from each day on; what a change leaves out stays as it was."""
+    changes, prices = [], _token_prices(blueprint, blueprint.prices)
+    for change in sorted(blueprint.prices.changes, key=lambda change: change.since):
+        stated = _token_prices(blueprint, change)
+        prices = {name: stated[name] if getattr(change, name) else prices[name] for name in prices}
+        changes.append((change.since.isoformat(), prices))
+    return changes
 
 
 def _hash(value: Any) -> str:

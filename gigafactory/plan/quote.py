@@ -16,15 +16,18 @@ from gigafactory.blueprint.schema import (
     Finetune,
     JobSpec,
     Pretrain,
+    Script,
     Serve,
     Site,
 )
 from gigafactory.plan.measured import Measured
 from gigafactory.stack import chips, facts, models, money, performance, sites
+from gigafactory.units import Money
 
 MODELLED_SPREAD = 0.9  # our models of small jobs have been off by up to that: docs/numbers.md
 J_PER_KWH = 3.6e6
-Basis = Literal["measured", "modelled"]
+ASSUMED_SPREAD = 2.0  # somebody's word on how long a command takes: a third of it to three times
+Basis = Literal["measured", "modelled", "assumed"]
 
 
 class Frozen(BaseModel):
@@ -75,6 +78,12 @@ class Where(Frozen):
     carbon_g_per_j: float
     price_chip_s: float
     """Money for a chip held for a second, in the blueprint's currency."""
+    pue: float = 1.0
+    """What the draws are times that of the machines alone."""
+    carbon_changes: tuple[tuple[str, float], ...] = ()
+    """(day, gCO2e/J) from that day on, UTC."""
+    price_changes: tuple[tuple[str, float], ...] = ()
+    """(day, money for a chip-second) from that day on, UTC."""
 
     @property
     def chips(self) -> int:
@@ -109,8 +118,7 @@ def price(
     """The quote of a job on `count` chips (those it asks for by default) of a place."""
     count = count or spec.work.chips
     layout = _layout(spec, chip, count)
-    model = models.read(spec.model.config)
-    work = _modelled(spec, model, chip, layout)
+    work = _foreseen(spec, chip, layout)
     name = shape(spec, where.system, count)
     seen = measured.like(name)
     if seen:
@@ -120,11 +128,12 @@ def price(
         power_w, spread = seen.power_w, seen.spread
         reason = f"measured on {seen.count} earlier run{'s' * (seen.count > 1)}"
     else:
-        overhead_s = _range(work.overhead_s, MODELLED_SPREAD, "modelled")
-        work_s = _range(work.work_s, MODELLED_SPREAD, "modelled")
-        tokens = _range(work.tokens, 0.0 if work.exact else 0.25, "modelled")
-        power_w, spread = where.chip_w * count, MODELLED_SPREAD
-        reason = work.reason
+        basis: Basis = "assumed" if isinstance(spec.work, Script) else "modelled"
+        spread = ASSUMED_SPREAD if basis == "assumed" else MODELLED_SPREAD
+        overhead_s = _range(work.overhead_s, spread, basis)
+        work_s = _range(work.work_s, spread, basis)
+        tokens = _range(work.tokens, 0.0 if work.exact else 0.25, basis)
+        power_w, reason = where.chip_w * count, work.reason
     duration_s = _range(overhead_s.value + work_s.value, spread, overhead_s.basis)
     energy_kwh = duration_s.times(power_w / J_PER_KWH).model_copy(update={"basis": "modelled"})
     return Quote(
@@ -164,14 +173,27 @@ def place(
         idle_w=(system.chip.idle_w + overhead_w) * pue,
         carbon_g_per_j=carbon_g_per_j,
         price_chip_s=_chip_price(blueprint, system.chip),
+        pue=pue,
+        carbon_changes=tuple(
+            (change.since.isoformat(), change.carbon_g_per_j) for change in site.carbon_changes
+        ),
+        price_changes=tuple(
+            (change.since.isoformat(), in_currency(blueprint, change.chip_s))
+            for change in blueprint.prices.changes
+            if change.chip_s
+        ),
     )
 
 
 def shape(spec: JobSpec, system: str, count: int) -> str:
     """Hash of what makes two jobs alike: all of the work but its length, name, owner and order."""
     size = {"tokens", "steps", "tenant", "sites", "after", "through", "of", "priority", "retries"}
-    work = spec.work.model_dump(mode="json", exclude=size | {"seed", "gate", "prompt", "chips"})
-    what = [work, spec.model.config, spec.model.weights, system, count]
+    said = {"expects_s", "time_s", "limits", "chips_min", "replicas_min", "replicas_max", "idle_s"}
+    work = spec.work.model_dump(
+        mode="json", exclude=size | said | {"seed", "gate", "prompt", "chips"}
+    )
+    model = [spec.model.config, spec.model.weights] if spec.model else [None, None]
+    what = [work, *model, system, count]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -185,6 +207,22 @@ class _Work(Frozen):
     work_s: float
     memory_bytes_per_chip: float
     reason: str
+
+
+def _foreseen(spec: JobSpec, chip: chips.Chip, layout: Layout) -> _Work:
+    """A job before any like it has run: a command by its owner's word, the rest modelled."""
+    if isinstance(spec.work, Script):
+        return _Work(
+            size=1.0,  # one run of it
+            tokens=0.0,
+            exact=True,
+            overhead_s=0.0,
+            work_s=spec.work.expects_s,
+            memory_bytes_per_chip=0.0,
+            reason="assumed: as its owner expects",
+        )
+    assert spec.model is not None, "only a command needs no model"
+    return _modelled(spec, models.read(spec.model.config), chip, layout)
 
 
 def _modelled(spec: JobSpec, model: models.Model, chip: chips.Chip, layout: Layout) -> _Work:
@@ -288,14 +326,18 @@ def exchange(blueprint: Blueprint) -> dict[str, float]:
     return {**{name: rate / base for name, rate in catalog.items()}, **stated}
 
 
+def in_currency(blueprint: Blueprint, price: Money) -> float:
+    """A price in the blueprint's currency."""
+    return money.convert(price.amount, price.currency, blueprint.currency, exchange(blueprint))
+
+
 def _chip_price(blueprint: Blueprint, chip: chips.Chip) -> float:
     """Money per chip-second: the blueprint's price, else the catalog's rent of the chip."""
-    rates = exchange(blueprint)
     if stated := blueprint.prices.chip_s:
-        return money.convert(stated.amount, stated.currency, blueprint.currency, rates)
+        return in_currency(blueprint, stated)
     rent = money.chip_hour_price(chip.name)
     assert rent.value is not None, f"{chip.name} has no rent"
-    return money.convert(rent.value, rent.unit.partition("/")[0], blueprint.currency, rates) / 3600
+    return in_currency(blueprint, Money(rent.value, rent.unit.partition("/")[0])) / 3600
 
 
 def _range(value: float, spread: float, basis: Basis) -> Figure:
