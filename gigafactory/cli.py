@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 it ran and something failed, 2 refused (nothing changed, nothing lost).
 """
 
-import asyncio
 import io
 import json
 import sys
@@ -20,10 +19,13 @@ from gigafactory import (
     opening,
     places,
     playing,
+    rendering,
     replaying,
+    running,
+    sharing,
     tracing,
 )
-from gigafactory.door import AS_JSON, door, keep_private, out, say, working, write_whole
+from gigafactory.door import AS_JSON, door, keep_private, say, working, write_whole
 from gigafactory.faults import Fault, Refused, nearest
 
 BLUEPRINT = Annotated[str, typer.Argument(help="a blueprint file, or the name of a shipped one")]
@@ -52,6 +54,9 @@ playing.mount(app)
 failing.mount(app)
 tracing.mount(app)
 replaying.mount(app)
+running.mount(app)
+sharing.mount(app)
+rendering.mount(app)
 
 
 def main() -> None:
@@ -205,204 +210,6 @@ def whatif(
 
 
 @app.command()
-def up(
-    blueprint: BLUEPRINT,
-    again: Annotated[bool, typer.Option(help="a new run; calibration and history stay")] = False,
-    once: Annotated[bool, typer.Option(help="end after the first token")] = False,
-    recalibrate: Annotated[bool, typer.Option(help="measure this machine anew")] = False,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="of console and gateway; 0 for any")
-    ] = 8642,
-    set_: SET = None,
-    as_json: AS_JSON = False,
-) -> None:
-    """Bring the factory up on this machine, and serve until Ctrl-C.
-
-    Calibrates, quotes, trains, judges, serves, asks the model its first question. Interrupted
-    anywhere, the same command goes on where it was.
-
-    Examples: `gigafactory up laptop`, `gigafactory up tiny --once --json`
-    """
-    with door(as_json):
-        from gigafactory.blueprint.load import find, parse, read_text
-        from gigafactory.console import live
-        from gigafactory.console.view import view as view_of
-        from gigafactory.ledger.book import Book
-        from gigafactory.show import Screen, missed
-        from gigafactory.works.home import Home
-        from gigafactory.works.up import Wish
-        from gigafactory.works.up import up as bring_up
-
-        home = Home.default()
-        path = find(blueprint)
-        text = read_text(path)
-        read = parse(text, path, set_ or ())
-        from rich.console import Console
-
-        screen = Screen(Console(stderr=True) if as_json else out)
-
-        def view(run: str, jobs: Any) -> dict[str, Any]:
-            return view_of(Book.open(home.ledger, run), run, jobs)
-
-        wish = Wish(again=again, once=once, recalibrate=recalibrate, port=port)
-        with screen:
-            run = asyncio.run(bring_up(home, read, text, wish, screen, view, live.routes))
-        book = Book.open(home.ledger)
-        summary = _summary(book, run)
-        if as_json:
-            print(json.dumps(summary))
-        else:
-            screen.summary(summary, book.jobs(run))
-        if any(job["state"] == "failed" or missed(job) for job in book.jobs(run)):
-            raise typer.Exit(1)
-
-
-@app.command()
-def submit(
-    job: Annotated[Path, typer.Argument(help="a YAML file: `name`, then a workload's keys")],
-    quote: Annotated[bool, typer.Option(help="only tell the price")] = False,
-    as_json: AS_JSON = False,
-) -> None:
-    """Give the running factory one more job, at the price it quotes.
-
-    The file: `{name: again, kind: evaluate, tenant: lab, of: code-model, suite: bits_per_byte}`
-
-    Example: `gigafactory submit again.yaml --quote`
-    """
-    with door(as_json):
-        from gigafactory.blueprint.load import read_text, read_tree
-
-        tree = read_tree(read_text(job), job)
-        name = tree.pop("name", job.stem)
-        work = json.loads(json.dumps(tree, default=str))
-        answer = _ask("POST", "/api/jobs", json={"name": name, "work": work, "quote_only": quote})
-        took = answer["quote"]
-        verb = "would take" if quote else "accepted, takes"
-        say(
-            answer,
-            as_json,
-            lambda: (
-                f"{name}: {verb} {took['duration_s']['value']:.0f} s"
-                f" and {took['money']['value']:.4f} on {took['pool']}"
-            ),
-        )
-
-
-@app.command()
-def jobs(as_json: AS_JSON = False) -> None:
-    """List the jobs of the running factory, or of the last run.
-
-    Example: `gigafactory jobs --json`
-    """
-    with door(as_json):
-        from gigafactory.console import terminal
-        from gigafactory.works.home import Home
-
-        if Home.default().address():
-            rows = _ask("GET", "/api/jobs")["jobs"]
-        else:
-            from gigafactory.console.view import view as view_of
-
-            book, run = _last_run()
-            rows = view_of(book, run["run"])["jobs"]
-        say({"jobs": rows}, as_json, lambda: terminal.jobs(rows))
-
-
-@app.command()
-def logs(
-    job: str,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="go on until the job ends")
-    ] = False,
-    as_json: AS_JSON = False,
-) -> None:
-    """Print what the newest attempt of a job printed.
-
-    Example: `gigafactory logs code-model -f`
-    """
-    with door(as_json):
-        import time
-
-        from gigafactory.works.home import Home
-
-        if Home.default().address():
-            piece = _ask("GET", f"/api/jobs/{job}/log")
-        else:
-            piece = _log_on_disk(job)
-        text = ""
-        while True:
-            if as_json:
-                text += piece["text"]
-            else:
-                print(piece["text"], end="", flush=True)
-            if piece["ended"] and (not piece["text"] or not Home.default().address()):
-                break
-            if not follow and not piece["text"]:
-                break
-            time.sleep(0.5 * follow)
-            piece = _ask("GET", f"/api/jobs/{job}/log", params={"offset": piece["offset"]})
-        if as_json:
-            print(json.dumps({"job": job, "text": text, "ended": piece["ended"]}))
-
-
-@app.command()
-def cancel(job: str, as_json: AS_JSON = False) -> None:
-    """Cancel a job; what it used so far is billed.
-
-    Example: `gigafactory cancel code-model`
-    """
-    with door(as_json):
-        answer = _ask("POST", f"/api/jobs/{job}/cancel")
-        say(answer, as_json, lambda: f"{job}: {answer['status']}")
-
-
-@app.command()
-def bill(
-    run: Annotated[str | None, typer.Option(help="a run by name; the last by default")] = None,
-    as_json: AS_JSON = False,
-) -> None:
-    """What each tenant used and owes: chip-hours, energy, carbon, tokens, money.
-
-    Example: `gigafactory bill --run laptop-1 --json`
-    """
-    with door(as_json):
-        from gigafactory.console import terminal
-
-        book, last = _last_run(run)
-        rows, currency = book.bill(last["run"]), last["plan"]["currency"]
-        say(
-            {"run": last["run"], "currency": currency, "tenants": rows},
-            as_json,
-            lambda: terminal.bill(rows, currency),
-        )
-
-
-@app.command()
-def report(
-    output: Annotated[Path, typer.Option("--output", "-o")] = Path("report.html"),
-    run: Annotated[str | None, typer.Option(help="a run by name; the last by default")] = None,
-    as_json: AS_JSON = False,
-) -> None:
-    """Write one self-contained HTML page: the lived day beside the simulated one.
-
-    Example: `gigafactory report -o day.html`
-    """
-    with door(as_json):
-        from gigafactory.console.report import report as write
-        from gigafactory.ledger.book import Book
-        from gigafactory.plan import Plan
-
-        book, last = _last_run(run)
-        file, simulated = playing.simulated(Plan.model_validate(last["plan"]), 0)
-        write((book, last["run"]), (Book.open(file), simulated), output)
-        say(
-            {"run": last["run"], "report": str(output)},
-            as_json,
-            lambda: f"{output}: {last['run']} beside its simulated day",
-        )
-
-
-@app.command()
 def calibrate(as_json: AS_JSON = False) -> None:
     """Measure this machine and keep it as the chip `this-machine`: some 15 seconds.
 
@@ -474,128 +281,6 @@ def _risk(blueprint: Any, rule: Path, chance: float, second: str | None, quiet: 
         hint = "see `gigafactory law --with-rule`, its scope and its day"
         raise Refused(Fault("the rule changes nothing here", str(rule), why, hint))
     return told
-
-
-def _last_run(name: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """The ledger of this home and its newest run, or the one called `name`."""
-    from gigafactory.ledger.book import Book
-    from gigafactory.works.home import Home
-
-    home = Home.default()
-    book = Book.open(home.ledger)
-    runs = {run["run"]: run for run in book.runs()}
-    if not runs:
-        raise Refused(
-            Fault(
-                "nothing has run yet",
-                str(home.ledger),
-                "the ledger is empty",
-                "`gigafactory up laptop` starts a first run",
-            )
-        )
-    if name is not None and name not in runs:
-        raise Refused(
-            Fault(
-                f"there is no run {name!r}",
-                "--run",
-                "no such run is in the ledger",
-                nearest(name, runs),
-            )
-        )
-    return book, runs[name] if name else list(runs.values())[-1]
-
-
-def _log_on_disk(job: str) -> dict[str, Any]:
-    """The newest attempt's log of the last run, where no works answers."""
-    from gigafactory.works.home import Home
-
-    home = Home.default()
-    book, last = _last_run()
-    known = {row["name"]: row["attempts"] for row in book.jobs(last["run"])}
-    if job not in known:
-        raise Refused(
-            Fault(
-                f"there is no job {job!r}", last["run"], "none was submitted", nearest(job, known)
-            )
-        )
-    file = home.attempt(last["run"], job, known[job]) / "log.txt"
-    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    return {"text": text, "offset": len(text), "ended": True}
-
-
-def _summary(book: Any, run: str) -> dict[str, Any]:
-    """What `up --json` says last."""
-    first = book.first_token(run)
-    quoted = {row["name"]: row for row in book.predicted_measured(run)}
-    return {
-        "run": run,
-        "time_to_first_token_s": first and first["time_to_first_token_s"],
-        "answer": first and first["answer"],
-        "jobs": [
-            {
-                "name": job["name"],
-                "kind": job["kind"],
-                "state": job["state"],
-                "attempts": job["attempts"],
-                "results": job["results"],
-                "error": job["error"],
-                "predicted_s": job["quote"]["duration_s"]["value"],
-                "measured_s": None,
-                **quoted.get(job["name"], {}),
-            }
-            for job in book.jobs(run)
-        ],
-        "bill": book.bill(run),
-    }
-
-
-def _ask(method: str, path: str, **more: Any) -> dict[str, Any]:
-    """A call to the running works. Raises `Refused` with its faults, or where none runs."""
-    import httpx
-
-    from gigafactory.works.home import Home
-
-    home = Home.default()
-    address = home.address()
-    if address is None:
-        raise Refused(
-            Fault(
-                "no factory runs",
-                str(home.path),
-                "nothing answers for this home",
-                "start it with `gigafactory up laptop`, in another terminal",
-            )
-        )
-    key = (home.path / "key").read_text(encoding="utf-8").strip()
-    try:
-        reply = httpx.request(
-            method,
-            address["url"] + path,
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=30,
-            trust_env=False,
-            **more,
-        )
-    except httpx.HTTPError as error:
-        raise Refused(
-            Fault(
-                "the factory does not answer", address["url"], repr(error), "try again in a moment"
-            )
-        ) from None
-    try:
-        answer = reply.json()
-    except ValueError:
-        raise Refused(
-            Fault(
-                "the factory failed to answer",
-                path,
-                f"status {reply.status_code}",
-                "see its terminal",
-            )
-        ) from None
-    if "errors" in answer:
-        raise Refused(*(Fault(**fault) for fault in answer["errors"]))
-    return answer
 
 
 if __name__ == "__main__":

@@ -66,9 +66,18 @@ def test_the_commands_are_those_of_the_manual():
                 "up",
                 "submit",
                 "jobs",
+                "watch",
                 "logs",
                 "cancel",
+                "artifacts",
+                "events",
+                "nodes",
+                "drain",
+                "tenants",
+                "users",
+                "budgets",
                 "bill",
+                "audit",
                 "report",
                 "calibrate",
                 "predict",
@@ -93,7 +102,16 @@ def test_the_commands_are_those_of_the_manual():
 
 
 def test_the_grouped_commands_are_those_of_the_manual():
-    assert GROUPED == ["estimate serve", "estimate train", "search serving", "search training"]
+    assert GROUPED == [
+        "estimate serve",
+        "estimate train",
+        "keys list",
+        "keys make",
+        "keys revoke",
+        "render kubernetes",
+        "search serving",
+        "search training",
+    ]
 
 
 def test_a_model_is_planned_by_any_name_that_has_a_config():
@@ -138,7 +156,10 @@ def test_the_example_of_the_schema_command_is_a_good_blueprint(tmp_path):
         (("bill",), "nothing has run"),
         (("report",), "nothing has run"),
         (("logs", "code-model"), "nothing has run"),
+        (("events",), "nothing has run"),
+        (("bill", "--month", "2026-11"), "nothing has run"),
         (("cancel", "code-model"), "no factory runs"),
+        (("keys", "list"), "no factory runs"),
         (("submit", "nothing.yaml"), "cannot be read"),
     ],
 )

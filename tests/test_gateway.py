@@ -6,130 +6,27 @@ import sqlite3
 import stat
 import threading
 import time
-from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import openai
 import pytest
-import uvicorn
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse, StreamingResponse
-from starlette.routing import Route
 
-from gigafactory.factory.events import RequestReserved, to_row
+from gigafactory.factory.events import RequestReserved, RequestSettled, from_row, to_row
 from gigafactory.ledger import store
-from gigafactory.works.gateway import Endpoint, Gateway, disputes
+from gigafactory.works.gateway import disputes
+from gigafactory.works.gateway.answer import Answer, parsed
+from gigafactory.works.gateway.ask import CHAT, understand
+from gigafactory.works.gateway.rows import Rows
 from gigafactory.works.keys import Keys
+from tests.gateway_house import HELLO, INPUT, OUTPUT, RUN, open_house, replica, until
 
-RUN = "run-1"
-HELLO = [{"role": "user", "content": "hello"}]
-
-
-class Engine:
-    """Speaks as `transformers serve` does: usage in the chunk that ends, and no `[DONE]`."""
-
-    def __init__(self):
-        self.words = 3
-        self.pause_s = 0.0
-        self.dies_after = None
-        self.asked = []
-        self.app = Starlette(
-            routes=[
-                Route("/v1/chat/completions", self.complete, methods=["POST"]),
-                Route("/v1/completions", self.complete, methods=["POST"]),
-            ]
-        )
-
-    def usage(self):
-        return {"prompt_tokens": 7, "completion_tokens": self.words, "total_tokens": 7 + self.words}
-
-    async def complete(self, request):
-        body = await request.json()
-        self.asked.append(body)
-        answer = {"id": request.headers["x-request-id"], "created": 1, "model": "model@main"}
-        if body.get("stream"):
-            return StreamingResponse(self.stream(answer), media_type="text/event-stream")
-        said = {"message": {"role": "assistant", "content": "la " * self.words}, "text": "la "}
-        choice = {"index": 0, "finish_reason": "stop", **said}
-        return JSONResponse(answer | {"object": "x", "choices": [choice], "usage": self.usage()})
-
-    async def stream(self, answer):
-        def chunk(delta, **more):
-            choice = {"index": 0, "delta": delta, "text": delta.get("content", "")}
-            return f"data: {json.dumps(answer | {'choices': [choice], **more})}\n\n"
-
-        yield chunk({"role": "assistant"})
-        for word in range(self.words):
-            if word == self.dies_after:
-                raise ConnectionAbortedError("an engine that dies in the middle")
-            await asyncio.sleep(self.pause_s)
-            yield chunk({"content": 'la "usage":{"model":"model@main"} '})
-        yield chunk({}, usage=self.usage())
-
-
-class House:
-    """A gateway and its engine, listening on this machine."""
-
-    def __init__(self, home, ledger=None):
-        self.path = home / "ledger.sqlite"
-        self.ledger = ledger or store.Ledger(self.path)
-        self.keys = Keys(home)
-        self.key = self.keys.create("mill")
-        self.engine = Engine()
-        self.endpoints = {"soon": Endpoint("soon", None, "model")}
-
-    def client(self, **more):
-        return openai.OpenAI(
-            base_url=f"{self.url}/v1", **({"api_key": self.key, "max_retries": 0} | more)
-        )
-
-    def post(self, body, path="/v1/chat/completions"):
-        headers = {"authorization": f"Bearer {self.key}"}
-        return httpx.post(self.url + path, content=json.dumps(body), headers=headers)
-
-    def rows(self, count, wait_s=10.0):
-        """The requests' rows once there are `count`, which a settlement may take a moment for."""
-        end_s = time.monotonic() + wait_s
-        while len(rows := list(store.read(self.path, RUN))) < count and time.monotonic() < end_s:
-            time.sleep(0.02)
-        assert len(rows) == count
-        return rows
-
-
-@contextmanager
-def listening(app):
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
-@contextmanager
-def open_house(home, ledger=None):
-    house = House(home, ledger)
-    gateway = Gateway(house.ledger, RUN, lambda: 5.0, lambda: house.endpoints, house.keys)
-
-    @asynccontextmanager
-    async def lifespan(app):
-        yield
-        await gateway.aclose()
-
-    app = Starlette(routes=gateway.routes(), lifespan=lifespan)
-    with listening(house.engine.app) as engine_url, listening(app) as house.url:
-        house.endpoints["chat"] = Endpoint("job-chat", engine_url, "model", 512, 8192)
-        yield house
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
 @pytest.fixture
 def house(tmp_path):
     with open_house(tmp_path) as house:
         yield house
-        house.ledger.close()
 
 
 class HeldLedger:
@@ -138,18 +35,15 @@ class HeldLedger:
     def __init__(self):
         self.queued = []
 
-    def append(self, run, event):
-        self.queued.append((event, Future()))
-        return self.queued[-1][1]
+    def put(self, rows, told):
+        self.queued.append((rows, told))
 
     def write(self, kind):
-        """Wait for an event of `kind`, then make it durable."""
-        end_s = time.monotonic() + 10
-        while not self.queued and time.monotonic() < end_s:
-            time.sleep(0.01)
-        event, future = self.queued.pop(0)
-        assert type(event).__name__ == kind
-        future.set_result(1)
+        """Wait for a row of `kind`, then make it durable."""
+        until(lambda: self.queued)
+        rows, told = self.queued.pop(0)
+        assert [row[1] for row in rows] == [kind]
+        told(None)
 
 
 def test_nothing_is_sent_before_the_reservation_and_no_end_before_the_settlement(tmp_path):
@@ -180,6 +74,33 @@ def test_nothing_is_sent_before_the_reservation_and_no_end_before_the_settlement
         assert b"".join(seen).endswith(b"data: [DONE]\n\n")
 
 
+def test_rows_are_those_of_the_events():
+    """The gateway writes bodies without making the records; both must be the same."""
+    put = []
+
+    class Ledger:
+        def put(self, rows, told):
+            put.extend(rows)
+            told(None)
+
+    async def both():
+        rows = Rows(Ledger(), RUN, lambda: 7.5)
+        await rows.reserved("r1", 'mi"ll', "job", "chat", 99, 12345, "k1")
+        await rows.settled("r1", 'mi"ll', "job", 7, 3, 0.25, 1.5, "complete", 36)
+
+    asyncio.run(both())
+    events = (
+        RequestReserved(7.5, "r1", 'mi"ll', "job", "chat", 99, 12345, "k1"),
+        RequestSettled(7.5, "r1", 'mi"ll', "job", 7, 3, 0.25, 1.5, "complete", 36),
+    )
+    for row, event in zip(put, events, strict=True):
+        run, kind, subject, at_s, unix_s, body = row
+        assert (kind, subject, at_s, json.loads(body)) == to_row(event)
+        assert from_row(kind, at_s, json.loads(body)) == event
+        assert run == RUN
+        assert abs(unix_s - time.time()) < 60
+
+
 def test_a_stream_is_openais_and_is_billed_the_engines_usage(house):
     stream = house.client().chat.completions.create(model="chat", messages=HELLO, stream=True)
     chunks = list(stream)
@@ -189,9 +110,11 @@ def test_a_stream_is_openais_and_is_billed_the_engines_usage(house):
     assert (reserved.kind, settled.kind) == ("RequestReserved", "RequestSettled")
     assert reserved.subject == settled.subject == chunks[0].id
     assert reserved.body["tokens_max"] >= 10
-    assert reserved.body["job"] == "job-chat"
+    assert (reserved.body["job"], reserved.body["key"]) == ("job-chat", "k1")
     assert settled.body["tenant"] == "mill"
     assert (settled.body["prompt_tokens"], settled.body["completion_tokens"]) == (7, 3)
+    assert settled.body["money_micro"] == 7 * INPUT + 3 * OUTPUT
+    assert settled.body["money_micro"] <= reserved.body["money_micro_max"]
     assert settled.body["outcome"] == "complete"
     assert 0 < settled.body["ttft_s"] <= settled.body["duration_s"]
 
@@ -209,6 +132,33 @@ def test_text_that_looks_like_the_protocol_passes_unchanged(house):
     stream = house.client().chat.completions.create(model="chat", messages=HELLO, stream=True)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     assert text == 'la "usage":{"model":"model@main"} ' * 3
+
+
+def test_the_usage_is_found_wherever_an_engine_cuts_its_stream():
+    """In one piece or byte by byte, with words in the same chunk that look like a chunk."""
+    said = [
+        {"model": "m", "choices": [{"index": 0, "delta": {"content": "data: [DONE]"}}]},
+        {"model": "m", "usage": None, "choices": [{"index": 0, "delta": {"content": 'data: {"'}}]},
+        {"model": "m", "choices": [{"delta": {"content": "data: {"}}], "usage": USAGE},
+    ]
+    wire = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in said)
+    wire += b"data: [DONE]\n\n"
+    asked = {"messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
+    ask = understand(CHAT, asked, [])
+    for size in (1, 7, 50, len(wire)):
+        answer, rest, told = Answer("r", "chat", ask), b"", b""
+        for at in range(0, len(wire), size):
+            rest += wire[at : at + size]
+            cut = rest.rfind(b"\n\n") + 2
+            if cut > 1:
+                told, rest = told + answer.heard(rest[:cut]), rest[cut:]
+        assert answer.usage == (7, 3)
+        chunks = list(parsed(told + answer.end))
+        assert [chunk["model"] for chunk in chunks] == ["chat"] * 4
+        words = [c["choices"][0]["delta"]["content"] for c in chunks[:3]]
+        assert words == ["data: [DONE]", 'data: {"', "data: {"]
+        assert (chunks[3]["choices"], chunks[3]["usage"]) == ([], USAGE)
+        assert (told + answer.end).count(b"\n\ndata: [DONE]\n\n") == 1
 
 
 def test_a_whole_answer_is_openais_and_is_billed_the_engines_usage(house):
@@ -233,46 +183,61 @@ def test_a_client_that_leaves_mid_stream_is_billed_what_the_engine_produced(hous
     assert settled.body["duration_s"] > 20 * 0.03
 
 
-def test_an_engine_that_dies_mid_stream_is_told_and_costs_nothing(house):
-    house.engine.dies_after = 2
-    stream = house.client().chat.completions.create(model="chat", messages=HELLO, stream=True)
-    heard = [next(stream) for _ in range(3)]
-    assert heard[-1].choices[0].delta.content
-    with pytest.raises(openai.APIError, match="the engine of chat failed"):
-        next(stream)
-    _, settled = house.rows(2)
-    assert settled.body["outcome"] == "error"
-    assert settled.body["completion_tokens"] == 0
+def test_a_client_that_takes_nothing_has_left(house, monkeypatch):
+    from gigafactory.works.gateway import door
+
+    monkeypatch.setattr(door, "STALL_S_MAX", 0.5)
+    monkeypatch.setattr(door, "WATCH_S", 0.1)
+    house.engine.words = 400_000  # more than the buffers between us and the client hold
+    house.engine.deltas = [{"content": "la " * 400_000}] * 20
+    house.engine.words = 20
+    headers = {"authorization": f"Bearer {house.key}"}
+    body = {"model": "chat", "messages": HELLO, "stream": True}
+    url = f"{house.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=headers) as reply:
+        assert reply.status_code == 200
+        _, settled = house.rows(2)
+    assert settled.body["outcome"] == "disconnected"
+    assert settled.body["completion_tokens"] == 20
 
 
-def test_an_engine_that_is_away_is_503_and_settled(house):
-    house.endpoints["chat"] = Endpoint("job-chat", "http://127.0.0.1:9", "model", 512, 8192)
-    answer = house.post({"model": "chat", "messages": HELLO})
-    assert answer.status_code == 503
-    assert "retry-after" in answer.headers
-    assert house.rows(2)[1].body["outcome"] == "error"
-
-
-def test_a_wrong_key_is_401_and_leaves_no_row(house):
-    for key in ("gf-wrong", "-"):
-        answer = httpx.post(
-            f"{house.url}/v1/chat/completions",
-            json={"model": "chat", "messages": HELLO},
-            headers={"authorization": f"Bearer {key}"},
-        )
-        assert answer.status_code == 401
+def test_a_wrong_key_is_401_one_that_may_not_is_403_and_neither_leaves_a_row(house):
+    for key, status in (("gf-wrong", 401), ("-", 401), ("gf-reader", 403)):
+        answer = house.chat(key=key)
+        assert answer.status_code == status
+        assert answer.json()["error"]["message"]
+    assert httpx.get(f"{house.url}/v1/models").status_code == 401
     with pytest.raises(openai.AuthenticationError, match="not known"):
         house.client(api_key="gf-wrong").models.list()
     house.rows(0)
 
 
 def test_an_unknown_model_is_404_with_the_names_of_the_known(house):
+    house.services.serve("soon")
     with pytest.raises(openai.NotFoundError, match="chat, soon"):
         house.client().chat.completions.create(model="gpt", messages=HELLO)
-    assert [model.id for model in house.client().models.list()] == ["soon", "chat"]
+    assert {model.id for model in house.client().models.list()} == {"soon", "chat"}
+    assert house.client().models.retrieve("chat").id == "chat"
+    with pytest.raises(openai.NotFoundError, match="gpt"):
+        house.client().models.retrieve("gpt")
+
+
+def test_paths_and_methods_that_are_not_here_are_refused(house):
+    headers = {"authorization": f"Bearer {house.key}"}
+    for method, path, status in (
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+        ("POST", "/v1/images/generations", 404),
+        ("GET", "/v1/modelsx", 404),
+    ):
+        answer = httpx.request(method, house.url + path, headers=headers)
+        assert answer.status_code == status, path
+        assert answer.json()["error"]["code"]
+    assert httpx.get(house.url).json() == {"here": "the console"}
 
 
 def test_a_model_that_still_loads_is_503_with_retry_after(house):
+    house.services.serve("soon")
     answer = house.post({"model": "soon", "messages": HELLO})
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
@@ -281,28 +246,30 @@ def test_a_model_that_still_loads_is_503_with_retry_after(house):
 
 
 def test_a_full_disk_is_503_and_the_engine_is_not_asked(house, monkeypatch):
-    def full(connection, rows):
+    def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(store, "_insert", full)
-    answer = house.post({"model": "chat", "messages": HELLO, "stream": True})
+    monkeypatch.setattr(house.ledger, "put", lambda rows, told: told(store.LedgerFailure("full")))
+    answer = house.chat(stream=True)
     assert answer.status_code == 503
-    assert "disk is full" in answer.json()["error"]["message"]
+    assert "the ledger cannot be written: full" in answer.json()["error"]["message"]
+    assert "retry-after" in answer.headers
     assert not house.engine.asked
     monkeypatch.undo()
-    assert house.post({"model": "chat", "messages": HELLO}).status_code == 200
+    assert house.chat().status_code == 200
 
 
 def test_a_disk_that_fills_during_the_answer_leaves_no_end_but_a_dispute(house, monkeypatch):
-    insert = store._insert
+    put = house.ledger.put
 
-    def full(connection, rows):
+    def full(rows, told):
         if rows[0][1] == "RequestSettled":
-            raise sqlite3.OperationalError("database or disk is full")
-        return insert(connection, rows)
+            told(store.LedgerFailure("disk is full"))
+        else:
+            put(rows, told)
 
-    monkeypatch.setattr(store, "_insert", full)
-    answer = house.post({"model": "chat", "messages": HELLO, "stream": True}).text
+    monkeypatch.setattr(house.ledger, "put", full)
+    answer = house.chat(stream=True).text
     assert answer.count('"content"') == 3
     assert "disk is full" in answer
     assert "[DONE]" not in answer
@@ -311,46 +278,69 @@ def test_a_disk_that_fills_during_the_answer_leaves_no_end_but_a_dispute(house, 
 
 
 BEYOND_THE_ENGINE = [
-    ({"messages": []}, "messages"),
-    ({"messages": "hello"}, "messages"),
-    ({"messages": [{"content": "no role"}]}, "messages"),
-    ({"messages": [{"role": "user", "content": ""}]}, "messages"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
-    ({"messages": HELLO, "max_tokens": 0}, "max_tokens"),
-    ({"messages": HELLO, "max_tokens": 513}, "max_tokens"),
-    ({"messages": HELLO, "max_tokens": "9"}, "max_tokens"),
-    ({"messages": HELLO, "max_completion_tokens": True}, "max_tokens"),
-    ({"messages": HELLO, "stream": "yes"}, "stream"),
-    ({"messages": HELLO, "n": 2}, "n"),
-    ({"messages": HELLO, "stop": ["."]}, "stop"),
-    ({"messages": HELLO, "generation_config": "{}"}, "generation_config"),
-    ({"messages": [{"role": "user", "content": "x" * 9000}]}, None),
-    ({"messages": [{"role": "user", "content": "\ud800"}]}, None),
+    ({"messages": []}, 400, "messages"),
+    ({"messages": "hello"}, 400, "messages"),
+    ({"messages": [{"content": "no role"}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": ""}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": 7}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": "x", "audio": {}}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages"),
+    ({"messages": HELLO, "max_tokens": 0}, 400, "max_tokens"),
+    ({"messages": HELLO, "max_tokens": 513}, 400, "max_tokens"),
+    ({"messages": HELLO, "max_tokens": "9"}, 400, "max_tokens"),
+    ({"messages": HELLO, "max_completion_tokens": True}, 400, "max_tokens"),
+    ({"messages": HELLO, "stream": "yes"}, 400, "stream"),
+    ({"messages": HELLO, "n": 2}, 400, "n"),
+    ({"messages": HELLO, "generation_config": "{}"}, 400, "generation_config"),
+    ({"messages": [{"role": "user", "content": "x" * 9000}]}, 400, None),
+    ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, None),
+    ({"messages": HELLO, "stop": ["."]}, 501, "stop"),
+    ({"messages": HELLO, "logprobs": True}, 501, "logprobs"),
+    ({"messages": HELLO, "response_format": {"type": "json_object"}}, 501, "response_format"),
 ]
 
 
-def test_what_the_engine_cannot_do_or_would_not_survive_is_400(house):
-    for body, param in BEYOND_THE_ENGINE:
+def test_what_the_engine_cannot_do_or_would_not_survive_is_refused(house):
+    for body, status, param in BEYOND_THE_ENGINE:
         answer = house.post({"model": "chat", **body})
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), body
+        assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), body
     assert not house.engine.asked
     house.rows(0)
 
 
-def test_a_body_that_is_not_json_or_too_large_is_refused(house):
+def test_a_body_that_is_not_json_too_deep_or_too_large_is_refused(house):
     url, headers = f"{house.url}/v1/completions", {"authorization": f"Bearer {house.key}"}
-    for body, status in ((b"[" * 100_000, 400), (b"[]", 400), (b"x" * (2 << 20), 413)):
+    deep = b'{"model": "chat", "prompt": ' + b"[" * 100 + b"]" * 100 + b"}"
+    for body, status in (
+        (b"[" * 100_000, 400), (deep, 400), (b"[]", 400), (b"x" * (2 << 20), 413), (b"", 400)
+    ):  # fmt: skip
         assert httpx.post(url, content=body, headers=headers).status_code == status
+
+    def pieces():
+        for _ in range(40):
+            yield b" " * (1 << 15)
+
+    assert httpx.post(url, content=pieces(), headers=headers).status_code == 413
     assert house.post({"model": "chat", "prompt": ""}, "/v1/completions").status_code == 400
 
 
 def test_settings_without_effect_are_named(house):
-    answer = house.post({"model": "chat", "messages": HELLO, "temperature": 0.7, "n": 1})
-    assert answer.headers["x-gigafactory-ignored"] == "temperature"
+    answer = house.chat(temperature=0.7, n=1, user="ann")
+    assert answer.headers["x-gigafactory-ignored"] == "temperature, user"
     assert "temperature" not in house.engine.asked[0]
 
 
+def test_an_engine_that_heeds_them_gets_the_settings(house):
+    house.services.serve("chat", replica(house.engine_url, engine="vllm"))
+    answer = house.chat(temperature=0.7, stop=["."], seed=1)
+    assert "x-gigafactory-ignored" not in answer.headers
+    asked = house.engine.asked[0]
+    assert (asked["temperature"], asked["seed"], asked["stop"]) == (0.7, 1, ["."])
+
+
 def test_of_32_connections_at_once_none_is_lost(house):
+    house.services.serve("chat", replica(house.engine_url, cache=1 << 20))
+
     async def ask(client, number):
         if number % 2:
             answer = await client.chat.completions.create(model="chat", messages=HELLO)
@@ -372,16 +362,35 @@ def test_of_32_connections_at_once_none_is_lost(house):
     assert sum(row.body.get("completion_tokens", 0) for row in rows) == 3 * 96
 
 
+def test_what_runs_in_this_process_is_billed_alike(house):
+    """Batches ask so: no socket, same reservation, same settlement."""
+    grant = house.doors.grants["gf-mill"]
+
+    async def ask():
+        said = {"model": "chat", "messages": HELLO}
+        whole = await house.gateway.complete(grant, "/v1/chat/completions", said)
+        return whole, await house.gateway.complete(grant, "/v1/completions", {"model": "gpt"})
+
+    fresh = type(house)(house.home)  # a gateway belongs to one event loop
+    fresh.services.serve("chat", replica(house.engine_url))
+    house.gateway = fresh.gateway
+    (status, answer), (no_status, no) = asyncio.run(ask())
+    assert (status, answer["usage"]["completion_tokens"], answer["model"]) == (200, 3, "chat")
+    assert (no_status, no["error"]["code"]) == (404, "model_not_found")
+    assert [row.kind for row in house.rows(2)] == ["RequestReserved", "RequestSettled"]
+
+
 def test_a_reservation_that_a_crash_left_is_disputed_once_and_costs_nothing(tmp_path):
     ledger = store.Ledger(tmp_path / "ledger.sqlite")
     reserved = RequestReserved(3.0, "r1", "mill", "job-chat", "chat", 100)
     ledger.append(RUN, reserved).result()
-    (dispute,) = disputes(ledger.path, RUN)
+    path = tmp_path / "ledger.sqlite"
+    (dispute,) = disputes(path, RUN)
     assert (dispute.request, dispute.tenant, dispute.at_s) == ("r1", "mill", 3.0)
     assert "tokens" not in json.dumps(to_row(dispute))
     ledger.append(RUN, dispute).result()
-    assert disputes(ledger.path, RUN) == []
-    assert disputes(ledger.path, "another run") == []
+    assert disputes(path, RUN) == []
+    assert disputes(path, "another run") == []
 
 
 def test_keys_are_kept_as_hashes_that_only_the_owner_reads(tmp_path):

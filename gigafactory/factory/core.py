@@ -149,12 +149,16 @@ class Factory:
             return True
         return bool(self._core["step"].accepts(self.state, self._encode(event)))
 
-    def apply(self, event: ev.Event) -> list[Command]:
-        """Let the event happen; answer what the driver is to do. Facts for queries do nothing."""
+    def apply(self, event: ev.Event, accepted: bool = False) -> list[Command]:
+        """Let the event happen; answer what the driver is to do. Facts for queries do nothing.
+
+        `accepted`: `accepts` was asked, and since then nothing happened that could matter.
+        """
         if not isinstance(event, ev.CoreEvent):
             return []
-        assert self.accepts(event), event
-        self.state = st.grow(self.state)
+        assert accepted or self.accepts(event), event
+        if self._is_tight():
+            self.state = st.grow(self.state)
         if isinstance(event, ev.JobSubmitted):
             self._enter(event)
         elif isinstance(event, ev.NodeJoined):
@@ -205,6 +209,18 @@ class Factory:
 
     def _row(self, job: str) -> np.void:
         return self.state.jobs[self._jobs[job]]
+
+    def _is_tight(self) -> bool:
+        """Whether a table may be full: one event adds a row of each at most, and a hold a node."""
+        state, counts = self.state, self.state.counts
+        return bool(
+            counts[st.JOBS] + 2 > len(state.jobs)
+            or counts[st.NODES] + 2 > len(state.nodes)
+            or counts[st.HOLDS] + len(state.nodes) + 2 > len(state.holds)
+            or len(state.links) < len(state.tenants) + counts[st.JOBS] + 2
+            or len(state.lifted) < len(state.jobs)
+            or len(state.scratch) < len(state.nodes) + 1
+        )
 
     def _enter(self, event: ev.JobSubmitted) -> None:
         j = len(self._job_names)
@@ -394,9 +410,7 @@ def rows_of(tenants: Iterable[Tenant]) -> list[tuple[float, int, int, int]]:
     return [row_of(tenant, cohorts) for tenant in tenants]
 
 
-def cohorts_of(
-    tenants: Iterable[Tenant], known: Mapping[str, int] | None = None
-) -> dict[str, int]:
+def cohorts_of(tenants: Iterable[Tenant], known: Mapping[str, int] | None = None) -> dict[str, int]:
     """Rows of cohorts by name, after those `known`; a tenant with a quota alone is its own."""
     cohorts = dict(known or {})
     for tenant in tenants:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gigafactory.factory import Command, Factory, Start
 from gigafactory.factory import events as ev
 from gigafactory.faults import Fault, Refused, nearest
-from gigafactory.ledger.store import LedgerFailure, Row
+from gigafactory.ledger.store import LedgerFailure, Row, is_url, shown
 from gigafactory.ledger.store import read as read_store
 from gigafactory.plan import Plan
 
@@ -36,12 +36,12 @@ class Day:
     events: tuple[ev.Event, ...]
 
 
-def read(path: Path, run: str | None = None) -> Day:
-    """The run of that name, or the newest, of a `.db` or `.parquet` ledger. Raises `Refused`."""
+def read(path: Path | str, run: str | None = None) -> Day:
+    """The run of that name, or the newest, of a ledger or a `.parquet`. Raises `Refused`."""
     opened = [row.run for row in _rows(path, kinds=("RunOpened",))]
     if not opened:
         why, hint = "no run was opened in it", "`gigafactory up laptop` starts a first run"
-        raise Refused(Fault("nothing has run yet", str(path), why, hint))
+        raise Refused(Fault("nothing has run yet", shown(path), why, hint))
     if run is not None and run not in opened:
         why = "no such run is in the ledger"
         raise Refused(Fault(f"there is no run {run!r}", "--run", why, nearest(run, opened)))
@@ -55,11 +55,11 @@ def read(path: Path, run: str | None = None) -> Day:
         if isinstance(error, ValidationError):
             why = "; ".join(f"{_path(e['loc'])}: {e['msg']}" for e in error.errors()[:3])
         hint = "replay it with the version of gigafactory that wrote it"
-        raise Refused(Fault(f"run {name!r} cannot be read", str(path), why, hint)) from None
+        raise Refused(Fault(f"run {name!r} cannot be read", shown(path), why, hint)) from None
     return Day(name, plan, events)
 
 
-def quoted(day: Day, path: Path) -> None:
+def quoted(day: Day, path: Path | str) -> None:
     """Refuse a day with jobs that no quote was given for: a simulated one of streams.
 
     Its core knew speeds and powers of each stream in each pool. The ledger does not have them,
@@ -79,18 +79,18 @@ def quoted(day: Day, path: Path) -> None:
         "replay a day that the works lived, or a simulated one of planned jobs; "
         "`gigafactory simulate` with the same --seed gives the same course again"
     )
-    raise Refused(Fault(what, str(path), why, hint))
+    raise Refused(Fault(what, shown(path), why, hint))
 
 
 def _path(keys: Iterable[int | str]) -> str:
     return ".".join(("plan", *map(str, keys)))
 
 
-def _rows(path: Path, run: str | None = None, kinds: Iterable[str] = ()) -> list[Row]:
-    if not path.exists():
+def _rows(path: Path | str, run: str | None = None, kinds: Iterable[str] = ()) -> list[Row]:
+    if not is_url(path) and not Path(path).exists():
         why, hint = "there is no such file", "`gigafactory up laptop --once` writes one, or name it"
-        raise Refused(Fault("no ledger to replay", str(path), why, hint))
-    if path.suffix != ".parquet":
+        raise Refused(Fault("no ledger to replay", shown(path), why, hint))
+    if is_url(path) or Path(path).suffix != ".parquet":
         try:
             return list(read_store(path, run, kinds=kinds))
         except LedgerFailure as error:
@@ -107,8 +107,8 @@ def _rows(path: Path, run: str | None = None, kinds: Iterable[str] = ()) -> list
     return sorted(wanted, key=lambda row: row.seq)
 
 
-def _no_ledger(path: Path, why: str) -> Fault:
-    return Fault(f"{path.name} is no ledger", str(path), why.splitlines()[0], "name another file")
+def _no_ledger(path: Path | str, why: str) -> Fault:
+    return Fault(f"{Path(shown(path)).name} is no ledger", shown(path), why.splitlines()[0], "name another file")
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,23 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Sequence_
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
 
 from gigafactory.blueprint import JobSpec
+from gigafactory.blueprint.schema import Tenant
 from gigafactory.factory import Command, Factory, Replace, Start, Stop, Wake
 from gigafactory.factory import events as ev
 from gigafactory.failpoint import failpoint
-from gigafactory.ledger.store import Ledger, LedgerFailure, Row, read
+from gigafactory.ledger.store import Ledger, Row, read
 from gigafactory.plan import Plan, PlannedJob, Quote
+from gigafactory.plan.tariff import Rates
 from gigafactory.works import meter
+from gigafactory.works.budgets import Budgets
+from gigafactory.works.energy import Held, cpu_s, shares_of
 from gigafactory.works.engine import (
-    LEASE_S,
     Attempt,
     Ended,
     Engine,
@@ -30,9 +34,15 @@ from gigafactory.works.engine import (
     kept_checkpoint,
 )
 from gigafactory.works.home import Home
+from gigafactory.works.house import Grant, House
 from gigafactory.works.sequence import Sequence
+from gigafactory.works.spending import Spending
+
+if TYPE_CHECKING:
+    from gigafactory.works.services import Services
 
 POLL_S = 0.1
+ENERGY_S = 1.0  # between looks at the counters of joules
 REPORT_S = 1.0  # progress goes to the ledger at most this often for each job
 GRACE_S = 20.0  # a job asked to stop has this long to reach its checkpoint
 RESTARTED = "the works restarted"
@@ -44,8 +54,11 @@ log = logging.getLogger(__name__)
 class Works:
     """One run of a factory on this machine."""
 
-    def __init__(self, home: Home, plan: Plan, run: str, ledger: Ledger):
+    def __init__(
+        self, home: Home, plan: Plan, run: str, ledger: Ledger, house: House | None = None
+    ):
         self.home, self.plan, self.run, self.ledger = home, plan, run, ledger
+        self._house = house
         self.factory = Factory(**plan.tables())
         chips = {node: chips for node, (_, chips) in plan.nodes().items()}
         self.engine = Engine(chips, home.path)
@@ -53,15 +66,34 @@ class Works:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.progress: dict[str, dict[str, Any]] = {}
         self.opened_unix_s = time.time()
+        self._started_s, self._started_at_s = time.monotonic(), 0.0
         self._running: dict[str, _Running] = {}
+        # An only node is this machine. Of several, those count that the executor has seen.
+        self._absent = set(chips) if len(chips) > 1 else set()
         machine = plan.measured.machine or {}
         self._device = "cuda" if machine.get("kind") == "gpu" else "cpu"
         self._wakes: list[float] = []
+        self.services: Services | None = None
+        self.rates = Rates.of(plan)
+        self.spending = Spending(self)
+        # Of several machines nobody sees the joules of the others.
+        self._shares = shares_of(machine) if machine and len(chips) == 1 else None
+        self._counted_s = float("-inf")
         self.sequence = Sequence(ledger, run, self.factory, self._carry_out)
 
+    def compile_core(self) -> None:
+        """Have the core run compiled, before anything happens: for a thousand tenants or nodes."""
+        self.factory = Factory(**self.plan.tables(), compiled=True)
+        self.sequence = Sequence(self.ledger, self.run, self.factory, self._carry_out)
+
     def clock(self) -> float:
-        """Seconds since the run was opened, restarts included."""
-        return time.time() - self.opened_unix_s
+        """Seconds since the run was opened, restarts included; it never runs backwards."""
+        return self._started_at_s + time.monotonic() - self._started_s
+
+    def _set_clock(self, last_at_s: float) -> None:
+        """Go on from the clock of the wall, or from the last event where that was set back."""
+        self._started_s = time.monotonic()
+        self._started_at_s = max(last_at_s, time.time() - self.opened_unix_s)
 
     async def open(self, blueprint_text: str) -> None:
         """Accept the plan, or pick up where the ledger ends."""
@@ -70,6 +102,8 @@ class Works:
         if rows:
             await self._recover(rows)
         else:
+            self._set_clock(0.0)
+            self.spending.refill()
             plan = self.plan.model_dump(mode="json")
             opened = ev.RunOpened(0.0, self.run, "wall", self.opened_unix_s, blueprint_text, plan)
             submitted = [ev.JobSubmitted(0.0, **job.submission()) for job in self.plan.jobs]
@@ -78,8 +112,8 @@ class Works:
             for event in submitted:
                 self.factory.apply(event)
         now = self.clock()
-        nodes = self.plan.nodes()
-        await self.happen(*(ev.NodeJoined(now, node, *at) for node, at in nodes.items()))
+        here = {n: at for n, at in self.plan.nodes().items() if n not in self._absent}
+        await self.happen(*(ev.NodeJoined(now, node, *at) for node, at in here.items()))
 
     async def turn(self) -> None:
         """One look at the world: what was reported, what ended, whose pause is over."""
@@ -88,17 +122,21 @@ class Works:
             if self._running.get(running.attempt.job) is running:
                 running.attempt.renew_lease()
                 await self._hear(running)
-                if running.attempt.silent_s() > LEASE_S:
+                if running.attempt.expired():
                     await self._end(Ended(running.attempt.folder, "lost", {"why": SILENT}))
-        for said in self.engine.ended():
-            if isinstance(said, Stands):
-                await self._stand(said)
+        # Ends together, so that a thousand of them cost one commit.
+        for kind, saids in groupby(self.engine.ended(), type):
+            if kind is Stands:
+                await self.happen(*self._standing(cast("Iterator[Stands]", saids)))
             else:
-                await self._end(said)
+                await asyncio.gather(*(self._end(said) for said in cast("Iterator[Ended]", saids)))
         now = self.clock()
         if any(wake <= now for wake in self._wakes):
             self._wakes = [wake for wake in self._wakes if wake > now]
             await self.happen(ev.Ticked(now))
+        await self.spending.turn()
+        if time.monotonic() - self._counted_s >= ENERGY_S:
+            self._count_joules()
         for running in list(self._running.values()):
             if running.stop_by_s is not None and now > running.stop_by_s:
                 running.attempt.kill()
@@ -115,28 +153,87 @@ class Works:
         new = [job for job in jobs if self.planned.setdefault(job.spec.name, job) is job]
         now = self.clock()
         events = [ev.JobSubmitted(now, by=by, **job.submission()) for job in new]
+        accepted: set[str] = set()
         try:
-            accepted = {
-                job.spec.name
-                for job, may in zip(new, await self.sequence.accept(*events), strict=True)
-                if may
-            }
-        except LedgerFailure:
+            for job, may in zip(new, await self.sequence.accept(*events), strict=True):
+                accepted |= {job.spec.name} if may else set()
+        finally:
             for job in new:
-                del self.planned[job.spec.name]
-            raise
-        return [job.spec.name in accepted for job in jobs]
+                if job.spec.name not in accepted:
+                    del self.planned[job.spec.name]
+        mine = {id(job) for job in new}
+        return [id(job) in mine and job.spec.name in accepted for job in jobs]
 
     async def cancel(self, job: str, by: str) -> bool:
-        """Cancel a job; False where it has already ended."""
+        """Cancel a job, or a service with all its replicas; False where it has already ended."""
+        if self.services is not None and self.services.has(job):
+            return await self.services.end(job, by)
+        return await self.cancel_one(job, by)
+
+    async def cancel_one(self, job: str, by: str) -> bool:
+        """Cancel this job alone; False where it has already ended."""
         return (await self.sequence.accept(ev.JobCancelled(self.clock(), job, by)))[0]
+
+    async def set_tenant(self, by: Grant, name: str, changes: Mapping[str, Any]) -> Tenant:
+        """Change what a tenant may use and spend, or add one; the core hears within a second."""
+        tenant = await self.house.set_tenant(by, name, changes)
+        await asyncio.to_thread(self.spending.refill)
+        return tenant
+
+    async def drain(self, node: str, by: Grant, now: bool = False) -> bool:
+        """Let a node take no more work, and with `now` stop what it has; False if there is none."""
+        event = ev.NodeDrained(self.clock(), node, now)
+        if not self.factory.accepts(event):
+            return False
+        await self.house.act(by, "node.drain", node, {"now": now})
+        return (await self.sequence.accept(event))[0]
+
+    @property
+    def house(self) -> House:
+        """Who may do what here."""
+        assert self._house is not None, "this works has no doors"
+        return self._house
+
+    @property
+    def budgets(self) -> Budgets:
+        """What tenants may spend, and have."""
+        return self.spending.budgets
+
+    @property
+    def tenants(self) -> Mapping[str, Tenant]:
+        """Tenants as they are in force now."""
+        if self._house is not None:
+            return self._house.tenants
+        said = self.plan.blueprint["tenants"]
+        return {name: Tenant.model_validate(of) for name, of in said.items()}
+
+    def why(self, job: str) -> str:
+        """What a job that does not run waits for, in words."""
+        if self.factory.status(job) == "queued":
+            spent = self.spending.why(self.planned[job].spec.work.tenant)
+            return spent or self.factory.why(job, self.clock())
+        return ""
+
+    def running(self) -> list["_Running"]:
+        """Attempts under way."""
+        return list(self._running.values())
+
+    def cost_so_far(self, running: "_Running", now_unix_s: float) -> list[dict[str, Any]]:
+        """Charges of an attempt up to now, its chips taken as busy all the time."""
+        began_unix_s = self.opened_unix_s + running.started.at_s
+        chips, held_s = sum(running.started.chips), max(0.0, now_unix_s - began_unix_s)
+        where = self.plan.where(running.started.pool)
+        used = meter.used(
+            where, chips, held_s, None, {}, rates=self.rates, began_unix_s=began_unix_s
+        )
+        return used["charges"]
 
     async def close(self) -> None:
         """Stop at the next checkpoints and leave everything so that `up` goes on from there."""
         now = self.clock()
         await self.happen(*(ev.NodeDrained(now, node) for node in self.plan.nodes()))
         for running in self._running.values():
-            self._ask_to_stop(running)
+            self.ask_to_stop(running)
         # Before Ray is up no attempt can hear; what does not stop in time is lost, and resumes.
         late_s = self.clock() + GRACE_S + POLL_S
         while self._running and self.engine.ready and self.clock() < late_s:
@@ -153,6 +250,7 @@ class Works:
 
     def _carry_out(self, event: ev.Event, commands: list[Command]) -> Iterator[ev.Event]:
         """What an event and the core's answer to it set going."""
+        self.spending.hear(event)
         if isinstance(event, ev.JobStarted):
             yield from self._launch(event)
         yield from self._answer(commands)
@@ -164,7 +262,7 @@ class Works:
                 self._wakes.append(command.at_s)
             elif isinstance(command, Stop):
                 if running := self._running.get(command.job):
-                    self._ask_to_stop(running)
+                    self.ask_to_stop(running)
             elif isinstance(command, Replace):  # one machine has no other to put in its place
                 log.warning("%s failed too often and takes no more work", command.node)
             elif isinstance(command, Start):
@@ -204,8 +302,10 @@ class Works:
             )
             for before in spec.after
         }
-        kept = self.home.checkpoints(self.run, spec.name)
-        last = kept_checkpoint(kept, started.from_step) if started.from_step else None
+        last = None
+        if started.from_step:
+            kept = self.home.checkpoints(self.run, spec.name)
+            last = kept_checkpoint(kept, started.from_step)
         return {
             "work": {"name": spec.name, **spec.work.model_dump(mode="json")},
             "model": spec.model.model_dump(mode="json") if spec.model else None,
@@ -225,7 +325,7 @@ class Works:
         if any(isinstance(event, ev.JobCheckpointed) for event in heard):
             job = running.attempt.job
             kept, step = self.home.checkpoints(self.run, job), self.factory.step_of(job)
-            await asyncio.to_thread(drop_checkpoints, kept, step)
+            await asyncio.to_thread(drop_checkpoints, kept, step, running.started.from_step)
 
     def _heard(self, running: "_Running", last: bool = False) -> Iterator[ev.Event]:
         """What an attempt reported, as events: checkpoints all, figures now and then."""
@@ -250,14 +350,16 @@ class Works:
             said, running.unsaid = running.unsaid, {}
             yield ev.JobReported(self.clock(), job, number, said)
 
-    async def _stand(self, news: Stands) -> None:
-        """A node of the plan came, or went with all that ran on it."""
-        if news.up:
-            pool, chips = self.plan.nodes()[news.node]
-            if not self.factory.takes_work(news.node):
-                await self.happen(ev.NodeJoined(self.clock(), news.node, pool, chips))
-        else:
-            await self.happen(ev.NodeLost(self.clock(), news.node, "it does not answer"))
+    def _standing(self, told: Iterable[Stands]) -> Iterator[ev.Event]:
+        """Nodes of the plan came, or went with all that ran on them."""
+        nodes = self.plan.nodes()
+        for news in told:
+            if news.up and news.node in self._absent:
+                self._absent.discard(news.node)
+                yield ev.NodeJoined(self.clock(), news.node, *nodes[news.node])
+            elif not news.up:
+                self._absent.add(news.node)
+                yield ev.NodeLost(self.clock(), news.node, "it does not answer")
 
     def _with_losses(self, event: ev.Event) -> Iterator[ev.Event]:
         """An event; before a node is lost, the end of all that ran there, billed to the moment."""
@@ -271,21 +373,21 @@ class Works:
         yield event
 
     async def _end(self, ended: Ended) -> None:
-        running = next(
-            (r for r in self._running.values() if r.attempt.folder == ended.folder), None
-        )
-        if running is None:
+        running = self._running.get(ended.folder.parent.name)
+        if running is None or running.attempt.folder != ended.folder:
             return
         events = list(self._over(running, ended))
         failpoint("driver.before_commit")
         await self.happen(*events)
         failpoint("driver.committed")
         checkpoints = running.attempt.folder / "checkpoints"
-        await asyncio.to_thread(shutil.rmtree, checkpoints, ignore_errors=True)
+        if checkpoints.exists():
+            await asyncio.to_thread(shutil.rmtree, checkpoints, ignore_errors=True)
 
     def _over(self, running: "_Running", ended: Ended) -> Iterator[ev.Event]:
         """The last words of an attempt and the event that its end is; from now on it is nobody."""
         job = running.attempt.job
+        self._count_joules()
         del self._running[job]
         self.endpoints.pop(job, None)
         if ended.outcome in ("lost", "failed"):
@@ -308,6 +410,19 @@ class Works:
             return ev.JobLost(now, job, number, reason, used)
         return ev.JobFailed(now, job, number, ended.error, used)
 
+    def _count_joules(self) -> None:
+        """Share out what this machine drew since the last count, where it tells."""
+        self._counted_s = time.monotonic()
+        if self._shares is not None:
+            on_cpu = self._device == "cpu"
+            held = {
+                job: Held(
+                    sum(running.started.chips), cpu_s(running.attempt.folder) if on_cpu else None
+                )
+                for job, running in self._running.items()
+            }
+            self._shares.turn(self._counted_s, held)
+
     def _used(self, running: "_Running", until_s: float) -> dict[str, Any]:
         running.enter("end", until_s)
         return meter.used(
@@ -316,9 +431,13 @@ class Works:
             max(0.0, until_s - running.started.at_s),
             running.attempt.cpu_s() if self._device == "cpu" else None,
             running.phases,
+            measured_j=self._shares.end(running.started.job) if self._shares else None,
+            rates=self.rates,
+            began_unix_s=self.opened_unix_s + running.started.at_s,
         )
 
-    def _ask_to_stop(self, running: "_Running") -> None:
+    def ask_to_stop(self, running: "_Running") -> None:
+        """Have an attempt end at its next checkpoint; one that does not is killed."""
         running.attempt.ask_to_stop()
         running.stop_by_s = self.clock() + GRACE_S
 
@@ -333,7 +452,11 @@ class Works:
                 self.planned.setdefault(event.job, _planned(event))
             elif isinstance(event, ev.JobStarted):
                 started[event.job] = event
+            elif isinstance(event, ev.TenantChanged):
+                self.spending.hear(event)
             self._wakes += [c.at_s for c in self.factory.apply(event) if isinstance(c, Wake)]
+        self._set_clock(rows[-1].at_s)
+        self.spending.refill()
         for job in self.factory.running():
             number = self.factory.attempt(job)
             attempt = Attempt(job, number, self.home.attempt(self.run, job, number))

@@ -1,26 +1,36 @@
-"""Attempts as the works sees them: started, heard from, stopped, ended. No Ray in here.
+"""Attempts as the works sees them: started, heard from, stopped, fenced, ended. No Ray in here.
 
 Ray lives in a child process (`executor`) that may die and be started again; an attempt speaks
 through files in its own folder, so no word of it is lost with either process.
+
+The lease goes both ways, in files whose change counts and not their date, so that clocks may
+jump. The works renews `lease`; an attempt that finds it old stops at a checkpoint, one that
+finds it gone was fenced off and ends at once. Each process of the attempt renews `alive-RANK`;
+where one falls silent for `LEASE_S` the works fences the attempt off and starts another. What
+the old one still writes lies in its own folder, where nobody looks any more.
 """
 
 import json
 import os
+import secrets
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from gigafactory.faults import Fault, Refused
-from gigafactory.jobs.context import LEASE, PROGRESS, RESULT, STOP
+from gigafactory.jobs.context import ALIVE, LEASE, PROGRESS, RESULT, STOP, step_folder
 from gigafactory.works import executor
 from gigafactory.works.home import write_whole
 
-LEASE_S = 30.0  # an attempt that the works has not renewed for so long stops by itself
+LEASE_S = 30.0  # of silence, of the works or of a process of the attempt
+LOOK_S = 1.0  # between two looks at who is silent
 STILLBORN_MAX = 3  # executors that may die before Ray is up, one after another
 
 
@@ -33,6 +43,9 @@ class Attempt:
     folder: Path
     heard: int = 0
     """Bytes of the progress file that were read."""
+    _heard_s: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Of each of its processes: its last sign of life, and when it was first seen here."""
+    _looked_s: float = 0.0
 
     def news(self) -> list[dict[str, Any]]:
         """What the attempt reported since the last call, in order; half lines wait."""
@@ -75,26 +88,86 @@ class Attempt:
         except FileNotFoundError:
             return 0.0
 
+    def expired(self) -> bool:
+        """Whether a process of it, once heard, gave no sign of life for as long as a lease."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= min(LOOK_S, LEASE_S / 4):
+            self._looked_s = now_s
+            signs = {}
+            for file in self.folder.glob(f"{ALIVE}-*"):
+                with suppress(FileNotFoundError):  # it ended just now
+                    signs[file.name] = file.stat().st_mtime_ns
+            before = self._heard_s
+            self._heard_s = {
+                name: before[name] if before.get(name, (0,))[0] == sign else (sign, now_s)
+                for name, sign in signs.items()
+            }
+        return any(now_s - seen_s > LEASE_S for _, seen_s in self._heard_s.values())
+
+    def take_checkpoint(self, step: int, kept: Path) -> bool:
+        """Take a checkpoint out of its hands, into the folder of the job; whether it is there.
+
+        From then on no process knows a path to write to it. Said twice, it is taken once.
+        """
+        kept.mkdir(parents=True, exist_ok=True)
+        target = kept / f"{step_folder(step)}.{self.number}"
+        with suppress(OSError):
+            os.rename(self.folder / "checkpoints" / step_folder(step), target)
+            executor.sync(kept)
+        return target.exists()
+
+    def fence(self) -> None:
+        """It counts no more: whoever of it still lives ends when it sees its lease gone."""
+        (self.folder / LEASE).unlink(missing_ok=True)
+        self.kill()
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
     def kill(self) -> None:
         """End its processes on this machine at once."""
         executor.kill(self.folder)
 
 
+def kept_checkpoint(kept: Path, step: int) -> Path | None:
+    """The durable checkpoint of a step that a job's attempts left, the newest one's."""
+    found = kept.glob(f"{step_folder(step)}.*")
+    return max(found, key=lambda path: int(path.suffix[1:]), default=None)
+
+
+def drop_checkpoints(kept: Path, before_step: int, used_step: int) -> None:
+    """Delete what a later checkpoint has replaced, but not what a running attempt stands on."""
+    for folder in kept.glob("step-*.*"):
+        if folder.stem < step_folder(before_step) and folder.stem != step_folder(used_step):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Ended:
-    """An attempt ended: `done`, `stopped`, `failed`, or `lost` with the executor."""
+    """An attempt ended: `done`, `stopped`, `failed`, or `lost` by no fault of its own."""
 
     folder: Path
     outcome: str
     error: dict[str, str]
 
 
-class Engine:
-    """Starts attempts through the executor and hears how they end."""
+@dataclass(frozen=True)
+class Stands:
+    """A node of the plan stands ready, or is gone."""
 
-    def __init__(self, chips: int, log: Path):
+    node: str
+    up: bool
+
+
+class Engine:
+    """Starts attempts through the executor; hears how they end, and which nodes stand.
+
+    `chips` of each node of the plan. The first of several is this machine, and so is an only
+    one; where `$RAY_ADDRESS` names a cluster, all of them are there.
+    """
+
+    def __init__(self, chips: dict[str, int], home: Path):
         self._chips = chips
-        self._log = log
+        self._home = home
+        self._log = home / "executor.log"
         self._process: subprocess.Popen | None = None
         self._lines: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._open: set[Path] = set()
@@ -105,13 +178,18 @@ class Engine:
         """Start the executor; commands may be given at once, it takes them when Ray is up."""
         environment = {
             **os.environ,
-            **executor.RAY_ENVIRONMENT,
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
+        token = self._home / executor.TOKEN
+        if not token.exists():
+            handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(handle, secrets.token_hex(32).encode())
+            os.close(handle)
+        words = ["head", "--home", str(self._home), "--nodes", json.dumps(self._chips)]
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gigafactory.works.executor", str(self._chips)],
+                [sys.executable, "-m", "gigafactory.works.executor", *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -131,9 +209,12 @@ class Engine:
         self._send({"start": str(folder)})
         return attempt
 
-    def ended(self) -> list[Ended]:
-        """Attempts that ended since the last call; all open ones where the executor died."""
-        ended = []
+    def ended(self) -> list[Ended | Stands]:
+        """What the executor said since the last call: attempts that ended, nodes that changed.
+
+        Where it died, all open attempts are lost.
+        """
+        ended: list[Ended | Stands] = []
         while True:
             try:
                 line = self._lines.get_nowait()
@@ -141,6 +222,8 @@ class Engine:
                 break
             if line.get("ready"):
                 self.ready, self._stillborn = True, 0
+            elif "node" in line:
+                ended.append(Stands(line["node"], line["up"]))
             elif "ended" in line:
                 folder = Path(line["ended"])
                 self._open.discard(folder)

@@ -1,35 +1,62 @@
-"""What earlier runs took, read from the ledger, as the next plan wants to know it."""
+"""What earlier jobs took, read from the ledger, as the next plan wants to know it."""
 
+from collections import defaultdict, deque
+from operator import itemgetter
 from pathlib import Path
 
 from gigafactory.ledger.store import read
 from gigafactory.plan import Measured, Observation
+from gigafactory.plan.measured import RECENT
 from gigafactory.works import calibrate
 
-KINDS = ("RunOpened", "JobSubmitted", "JobStarted", "JobReported", "JobDone")
+KINDS = ("JobSubmitted", "JobStarted", "JobReported", "JobDone")
 
 
-def measured(home: Path, ledger: Path) -> Measured:
-    """Calibration and every undisturbed attempt in the ledger, oldest first."""
-    return Measured(machine=calibrate.load(home), observations=observations(ledger))
+def measured(home: Path, ledger: Path | str) -> Measured:
+    """Calibration, and the recent undisturbed attempts of each shape, oldest first."""
+    return History(home, ledger).measured()
 
 
-def observations(ledger: Path) -> list[Observation]:
-    """One observation for each job that ran from start to end in one attempt."""
-    submitted: dict[tuple[str, str], dict] = {}
-    started: dict[tuple[str, str, int], float] = {}
-    found = []
-    for row in read(ledger, kinds=KINDS):
-        body, key = row.body, (row.run, row.subject)
-        if row.kind == "JobSubmitted":
-            submitted[key] = body["quote"]
-        elif row.kind == "JobStarted" and body["attempt"] == 1:
-            started[(*key, 1)] = row.at_s
-        elif row.kind == "JobDone" and body["attempt"] == 1 and body["used"]["chip_s"] > 0:
-            found.append(_of_job(submitted[key], body))
-        elif row.kind == "JobReported" and body["figures"].get("ready") and body["attempt"] == 1:
-            found.append(_of_service(submitted[key], row.at_s - started[(*key, 1)]))
-    return found
+class History:
+    """What jobs took, kept up to date: each look reads only the rows since the last."""
+
+    def __init__(self, home: Path, ledger: Path | str):
+        self._home, self._ledger = home, ledger
+        self._after = 0
+        self._submitted: dict[tuple[str, str], dict] = {}
+        self._started: dict[tuple[str, str], float] = {}
+        self._count = 0
+        # What is older than the last few of its shape counts for no quote: it is forgotten.
+        self._found: defaultdict[str, deque[tuple[int, Observation]]] = defaultdict(
+            lambda: deque(maxlen=RECENT)
+        )
+
+    def measured(self) -> Measured:
+        """Calibration and history up to now."""
+        for row in read(self._ledger, after=self._after, kinds=KINDS):
+            self._after = row.seq
+            self._hear(row.kind, (row.run, row.subject), row.at_s, row.body)
+        recent = sorted((one for of in self._found.values() for one in of), key=itemgetter(0))
+        return Measured(machine=calibrate.load(self._home), observations=[o for _, o in recent])
+
+    def _hear(self, kind: str, job: tuple[str, str], at_s: float, body: dict) -> None:
+        """A job is an observation where it ran from start to end in one attempt."""
+        if kind == "JobSubmitted":
+            self._submitted[job] = body["quote"]
+        elif body["attempt"] != 1:
+            self._submitted.pop(job, None)  # It was disturbed.
+        elif kind == "JobStarted":
+            self._started[job] = at_s
+        elif kind == "JobReported" and body["figures"].get("ready") and job in self._submitted:
+            self._add(_of_service(self._submitted[job], at_s - self._started[job]))
+        elif kind == "JobDone" and job in self._submitted:
+            quote, _ = self._submitted.pop(job), self._started.pop(job, None)
+            if body["used"]["chip_s"] > 0:
+                self._add(_of_job(quote, body))
+
+    def _add(self, observation: Observation) -> None:
+        self._count += 1
+        self._found[observation.shape].append((self._count, observation))
 
 
 def _of_job(quote: dict, done: dict) -> Observation:

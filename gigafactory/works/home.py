@@ -49,11 +49,11 @@ class Home:
 
     def job(self, run: str, job: str) -> Path:
         """Folder of a job."""
-        return self.path / "runs" / run / job
+        return Path(f"{self.path}/runs/{run}/{job}")
 
     def attempt(self, run: str, job: str, attempt: int) -> Path:
         """Folder of one attempt, which no other attempt writes to."""
-        return self.job(run, job) / f"attempt-{attempt}"
+        return Path(f"{self.path}/runs/{run}/{job}/attempt-{attempt}")
 
     def checkpoints(self, run: str, job: str) -> Path:
         """Where a job's durable checkpoints lie; its attempts only read there."""

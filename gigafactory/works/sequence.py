@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from gigafactory.factory import Command, Factory
@@ -64,6 +64,7 @@ class Sequence:
         self._waiting: deque[_Waiting] = deque()
         self._answers: list[ev.Event] = []
         self._pump: asyncio.Task | None = None
+        self._broken: BaseException | None = None
         self.trouble = ""
         """Why the ledger cannot be written, while it cannot."""
 
@@ -83,6 +84,8 @@ class Sequence:
         return await self._join(wanted, patient=False)
 
     def _join(self, events: Iterable[ev.Event], patient: bool) -> asyncio.Future:
+        if self._broken is not None:  # What was decided was not carried out: only a new start
+            raise self._broken  # from the ledger makes it whole.
         told = asyncio.get_running_loop().create_future()
         told.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         queued = deque(events)
@@ -101,8 +104,7 @@ class Sequence:
                 if not waiting.told.done():
                     waiting.told.set_exception(error)
             self._waiting.clear()
-            if isinstance(error, Exception):
-                log.exception("the sequence of events broke")
+            self._broken = error
 
     async def _turn(self) -> None:
         """One wave: from the ledger's commit to what follows."""
@@ -122,9 +124,9 @@ class Sequence:
         for waiting, event, place in wave:
             waiting.accepted[place] = True
             left -= isinstance(event, ev.CoreEvent)
-            commands = self._factory.apply(event)
+            commands = self._factory.apply(event, accepted=True)
             if commands:
-                said = tuple({"command": type(c).__name__, **asdict(c)} for c in commands)
+                said = tuple({"command": type(c).__name__, **vars(c)} for c in commands)
                 self._answers.append(ev.Commanded(event.at_s, said, left))
             self._follow(waiting, self._carry_out(event, commands))
         failpoint("sequence.applied")

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,17 +25,17 @@ from gigafactory.ledger.store import Ledger, LedgerFailure, read
 from gigafactory.plan import Plan
 from gigafactory.stack import chips
 from gigafactory.works import calibrate, history
-from gigafactory.works.api import HOST, Api, bind, serve
-from gigafactory.works.ask import Endpoint
+from gigafactory.works.api import HOST, Api, bind, serve, split
+from gigafactory.works.board import Board
 from gigafactory.works.driver import POLL_S, Works
 from gigafactory.works.gateway import Gateway, disputes
 from gigafactory.works.home import Home, write_whole
-from gigafactory.works.keys import Keys
+from gigafactory.works.house import House
+from gigafactory.works.services import Services, service_of
 
 ANSWER_TOKENS_MAX = 64
 ANSWER_S_MAX = 120.0
-Pages = Callable[[Callable[[], Awaitable[dict[str, Any]]]], list[Route]]
-View = Callable[[str, Mapping[str, Any]], dict[str, Any]]
+Pages = Callable[[Board], list[Route]]
 
 
 class Watcher(Protocol):
@@ -73,7 +73,6 @@ async def up(
     text: str,
     wish: Wish,
     watcher: Watcher,
-    view: View,
     pages: Pages,
 ) -> str:
     """Bring the factory up; returns the name of the run when it is down again.
@@ -100,10 +99,11 @@ async def up(
     watcher.planned(plan, run, resumed)
     try:
         ledger = Ledger(home.ledger)
-        works = Works(home, plan, run, ledger)
+        house = House(ledger, home.ledger, blueprint, home.path)
+        works = Works(home, plan, run, ledger, house)
         works.opened_unix_s = began_unix_s
         factory = _Factory(works, blueprint, text, listening)
-        await _live(factory, wish, watcher, view, pages)
+        await _live(factory, wish, watcher, pages)
         ledger.close()
     except LedgerFailure as failure:
         raise Refused(
@@ -119,9 +119,7 @@ async def up(
     return run
 
 
-async def _live(
-    factory: "_Factory", wish: Wish, watcher: Watcher, view: View, pages: Pages
-) -> None:
+async def _live(factory: "_Factory", wish: Wish, watcher: Watcher, pages: Pages) -> None:
     """Open, turn the wheel until it is over, close; what runs stops at its next checkpoint."""
     works = factory.works
     stopped = asyncio.Event()
@@ -130,12 +128,13 @@ async def _live(
     try:
         await works.open(factory.text)
         await works.happen(*disputes(works.home.ledger, works.run))
-        await factory.answer(view, pages)
+        await factory.answer(pages)
         watcher.opened(factory.url, factory.key)
         question: asyncio.Task | None = None
         told = False
         while not stopped.is_set():
             await works.turn()
+            await factory.services.turn()
             watcher.turned(works)
             if works.endpoints and question is None:
                 question = asyncio.create_task(factory.ask())  # the wheel goes on turning
@@ -157,27 +156,33 @@ class _Factory:
         self.works, self.blueprint, self.text = works, blueprint, text
         self.listening = listening
         self.url = f"http://{HOST}:{listening.getsockname()[1]}"
-        keys = Keys(works.home.path)
-        self.keys, self.key = keys, keys.local(_tenant(blueprint))
+        self.key = works.house.local(_tenant(blueprint))
 
-    async def answer(self, view: View, pages: Pages) -> None:
+    async def answer(self, pages: Pages) -> None:
         """Start answering requests."""
         works = self.works
-
-        async def snapshot() -> dict[str, Any]:
-            return await asyncio.to_thread(view, works.run, _live_jobs(works))
-
+        self.services = works.services = Services(works)
         self.gateway = Gateway(
-            works.ledger, works.run, works.clock, lambda: _endpoints(works), self.keys
+            works.ledger,
+            works.run,
+            works.clock,
+            self.services,
+            works.house,
+            works.budgets,
+            works.rates,
+            works.home.path / "prompts",
         )
-        api = Api(works, self.blueprint, snapshot)
-        routes = [*pages(snapshot), *api.routes(), *self.gateway.routes()]
-        self.server, self.serving = serve(routes, self.key, self.listening)
+        self.api = Api(works, self.blueprint)
+        self.api.registries.append(self.gateway.metrics.registry)
+        board = Board(self.api, self.gateway)
+        app = split(self.api.app(pages(board)), self.gateway)
+        self.server, self.serving = serve(app, self.listening)
         address = {"pid": os.getpid(), "url": self.url, "run": works.run}
         write_whole(works.home.address_file, address)
 
     async def hang_up(self) -> None:
         """Let answers under way end, then answer no more."""
+        self.api.ending = True
         await self.gateway.aclose()
         self.server.should_exit = True
         await self.serving
@@ -185,7 +190,7 @@ class _Factory:
     async def ask(self) -> dict[str, Any]:
         """Ask the first service its question through the gateway, as any client would."""
         works = self.works
-        job = next(iter(works.endpoints))
+        job = service_of(next(iter(works.endpoints)))
         work = works.planned[job].spec.work
         prompt = work.prompt if isinstance(work, Serve) else ""
         body = {
@@ -241,6 +246,8 @@ def _stands_here(plan: Plan) -> None:
     """Refuse a plan for chips that this machine does not have."""
     here = chips.system(chips.THIS_MACHINE, plan.measured.machine)
     nodes = sum(where.nodes for where in plan.places)
+    if os.environ.get("RAY_ADDRESS"):
+        return  # a cluster: its nodes are those that join it
     faults = [
         Fault(
             f"{nodes} machines are planned and there is one",
@@ -269,26 +276,6 @@ def _tenant(blueprint: Blueprint) -> str:
     """Whose key the command line asks with: the owner of the first service, else the first."""
     services = [work.tenant for work in blueprint.workloads.values() if work.kind == "serve"]
     return next(iter([*services, *blueprint.tenants]))
-
-
-def _live_jobs(works: Works) -> dict[str, Any]:
-    """What the ledger does not say: where each job stands now, and its newest figures."""
-    return {
-        job: {"status": works.factory.status(job), "progress": works.progress.get(job, {})}
-        for job in works.factory.jobs()
-    }
-
-
-def _endpoints(works: Works) -> dict[str, Endpoint]:
-    """Every service by name; one that does not answer yet has no address."""
-    services = [j for j in works.factory.jobs() if works.planned[j].spec.kind == "serve"]
-    found = {}
-    for job in services:
-        at = works.endpoints.get(job)
-        found[job] = Endpoint(job, None, "") if at is None else Endpoint(
-            job, at["endpoint"], at["model"], at["context_tokens"], at["cache_tokens"]
-        )  # fmt: skip
-    return found
 
 
 def _asked_before(works: Works) -> bool:

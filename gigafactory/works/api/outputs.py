@@ -1,0 +1,133 @@
+"""What jobs leave, over HTTP: their logs and their files, to be read by their own tenant."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+from fastapi import Query
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from gigafactory.works.api import files
+from gigafactory.works.api.guard import Who, route
+from gigafactory.works.api.stream import LOOK_S, OfJobs
+
+LOG_BYTES_MAX = 200_000
+BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
+class Piece(BaseModel):
+    """Part of a log; ask again from `offset`."""
+
+    text: str
+    offset: int
+    ended: bool
+
+
+class Artifact(BaseModel):
+    """A file that a job left."""
+
+    path: str
+    bytes: int
+    changed_unix_s: float
+
+
+class Artifacts(BaseModel):
+    """What the newest attempt of a job left; `committed` where it is the job's output."""
+
+    attempt: int
+    committed: bool
+    files: list[Artifact]
+
+
+class Outputs(OfJobs):
+    """The routes."""
+
+    @route("GET", "/api/jobs/{job}/logs", "read", streams=True, response_model=Piece)
+    async def logs(
+        self,
+        job: str,
+        who: Who,
+        offset: Annotated[int, Query(ge=0, lt=1 << 53)] = 0,
+        follow: Annotated[
+            bool, Query(description="the text alone, as it comes, to the end")
+        ] = False,
+    ) -> Response:
+        """What the newest attempt printed, from `offset`."""
+        self.own(job, who)
+        if follow:
+            return StreamingResponse(self._followed(job, offset), media_type="text/plain")
+        ended = self.is_over(job)  # Before the look: what is printed last is still read.
+        text = files.read_from(self._attempt(job), "log.txt", offset, LOG_BYTES_MAX)
+        whole = {
+            "text": text.decode(errors="replace"),
+            "offset": offset + len(text),
+            "ended": ended or job not in self._works.factory.running(),
+        }
+        return Response(orjson.dumps(whole), media_type="application/json")
+
+    @route("GET", "/api/jobs/{job}/artifacts", "read", response_model=Artifacts)
+    async def artifacts(self, job: str, who: Who) -> Response:
+        """The files that the newest attempt left."""
+        self.own(job, who)
+        found = await asyncio.to_thread(list, files.listed(self._attempt(job) / "output"))
+        whole = {
+            "attempt": self._works.factory.attempt(job),
+            "committed": self._works.factory.status(job) == "done",
+            "files": found,
+        }
+        return Response(orjson.dumps(whole), media_type="application/json")
+
+    @route("GET", "/api/jobs/{job}/artifacts/{path:path}", "read", streams=True,
+           response_class=StreamingResponse,
+           responses={code: {"content": BYTES} for code in (200, 206)})  # fmt: skip
+    async def artifact(self, job: str, path: str, request: Request, who: Who) -> Response:
+        """One of the files, or a range of it."""
+        self.own(job, who)
+        handle = files.open_inside(self._attempt(job) / "output", path)
+        try:
+            size_bytes = os.fstat(handle).st_size
+            part = files.span(request.headers.get("range", ""), size_bytes)
+        except BaseException:
+            os.close(handle)
+            raise
+        start, end = part or (0, size_bytes - 1)
+        headers = {
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(end - start + 1),
+            # A page that a job made must not act in the name of who looks at it.
+            "Content-Disposition": "attachment",
+            "X-Content-Type-Options": "nosniff",
+        }
+        if part:
+            headers["Content-Range"] = f"bytes {start}-{end}/{size_bytes}"
+        return StreamingResponse(
+            files.pieces(handle, start, end),
+            206 if part else 200,
+            headers,
+            "application/octet-stream",
+        )
+
+    async def _followed(self, job: str, offset: int) -> AsyncIterator[bytes]:
+        """A log as it grows; an attempt after it begins anew."""
+        folder = self._attempt(job)
+        while not self.ending():
+            over, newest = self.is_over(job), self._attempt(job)
+            text = files.read_from(folder, "log.txt", offset, LOG_BYTES_MAX)
+            offset += len(text)
+            if text:
+                yield text
+            elif newest != folder:
+                folder, offset = newest, 0
+            elif over:
+                return
+            else:
+                await asyncio.sleep(LOOK_S)
+
+    def _attempt(self, job: str) -> Path:
+        works = self._works
+        return works.home.attempt(works.run, job, works.factory.attempt(job))
