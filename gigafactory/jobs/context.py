@@ -5,13 +5,17 @@ the context) or outside it (`Context.alone(folder, work)`), with the same bytes 
 The factory and the job talk through files, so a job outlives a crash of its driver and a
 crash of the job loses no word that it said.
 
-Folders: `folder` belongs to this attempt alone, `checkpoints` to all attempts of the job,
-`cache` to all jobs of the machine (content that anyone would make the same).
+Folders: `folder` belongs to this attempt alone, and so does `checkpoints` in it: what is told
+to be there, whole, the factory takes away and hands to a later attempt as `resume_from`. So an
+attempt that was given up, and writes all the same, harms no other. `cache` belongs to all jobs
+of the machine (content that anyone would make the same).
 """
 
 import json
 import os
+import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,12 @@ PROGRESS = "progress.jsonl"
 RESULT = "result.json"
 STOP = "stop"
 LEASE = "lease"
+ALIVE = "alive"
+
+
+def step_folder(step: int) -> str:
+    """Name of a checkpoint's folder in `checkpoints`."""
+    return f"step-{step:06d}"
 
 
 class StopJob(Exception):
@@ -48,6 +58,8 @@ class Context:
     rank: int = 0
     world: int = 1
     lease_s: float | None = None
+    resume_from: Path | None = None
+    """The last durable checkpoint of an earlier attempt; only to be read."""
 
     @classmethod
     def alone(cls, folder: Path, work: dict[str, Any], **more: Any) -> "Context":
@@ -89,8 +101,24 @@ class Context:
                 progress.write(line)
 
     def checkpointed(self, step: int) -> None:
-        """Tell the factory that a durable checkpoint of `step` lies in `checkpoints`."""
+        """Tell the factory that `step_folder(step)` in `checkpoints` is whole and durable.
+
+        It may take the folder away at once.
+        """
         self.report(checkpoint=step)
+
+    def last_checkpoint(self) -> Path | None:
+        """Where to go on from: an own checkpoint (run again outside the factory), or as told."""
+        own = sorted(self.checkpoints.glob("step-??????"))
+        return own[-1] if own else self.resume_from
+
+    def drop_checkpoints(self, keep: int) -> None:
+        """Delete own checkpoints but the newest; each is gone at once, never half of it."""
+        for old in sorted(self.checkpoints.glob("step-??????"))[:-keep]:
+            gone = old.with_suffix(".tmp")
+            with suppress(FileNotFoundError):  # the factory took it
+                old.rename(gone)
+                shutil.rmtree(gone)
 
     def should_stop(self) -> bool:
         """Whether the factory asked this attempt to stop, or forgot it (its lease ran out)."""

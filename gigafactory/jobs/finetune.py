@@ -28,7 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gigafactory.jobs import warehouse, weights
-from gigafactory.jobs.context import Context
+from gigafactory.jobs.context import Context, step_folder
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -63,7 +63,7 @@ def run(context: Context) -> dict[str, Any]:
     peft_model = get_peft_model(model, adapters)
     trained = {name: p for name, p in peft_model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), weight_decay=0.0, foreach=True)
-    progress = resume(context.checkpoints, trained, optimizer)
+    progress = resume(context.last_checkpoint(), trained, optimizer)
 
     context.phase("work")
     for step in range(progress["step"], work["steps"]):
@@ -147,7 +147,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write adapters, moments and progress as one safetensors file, then drop older ones."""
-    whole = context.checkpoints / f"step-{progress['step']:06d}"
+    whole = context.checkpoints / step_folder(progress["step"])
     if not whole.exists():
         tensors = {}
         for name, parameter in trained.items():
@@ -159,22 +159,19 @@ def save_checkpoint(
         half_done.mkdir()
         save_file(tensors, half_done / "state.safetensors", {"progress": json.dumps(progress)})
         weights.publish(half_done, whole)
+    context.drop_checkpoints(1)
     context.checkpointed(progress["step"])
-    for old in context.checkpoints.glob("step-*"):
-        if old != whole:
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def resume(
-    checkpoints: Path,
+    whole: Path | None,
     trained: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, Any]:
-    """Take up the newest whole checkpoint, or begin; returns the progress so far."""
-    whole = sorted(checkpoints.glob("step-??????"))
-    if not whole:
+    """Take up the last whole checkpoint, or begin; returns the progress so far."""
+    if whole is None:
         return {"step": 0, "tokens": 0, "losses": []}
-    with safe_open(whole[-1] / "state.safetensors", framework="pt") as state:
+    with safe_open(whole / "state.safetensors", framework="pt") as state:
         for key in state.keys():  # noqa: SIM118, this is no dict
             name, part = key.rsplit("/", 1)
             if part == "parameter":

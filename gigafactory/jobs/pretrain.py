@@ -40,7 +40,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3MoeConf
 from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3
 
 from gigafactory.jobs import weights
-from gigafactory.jobs.context import Context, StopJob
+from gigafactory.jobs.context import Context, StopJob, step_folder
 from gigafactory.jobs.corpus import END, TRAINING, Corpus, batch, corpus
 from gigafactory.jobs.moe import lean
 from gigafactory.jobs.muon import Muon
@@ -163,29 +163,27 @@ class Training:
     def checkpoint(self) -> None:
         """Write a durable checkpoint of this step; it appears whole or not at all."""
         folder = self.context.checkpoints
-        whole = folder / f"step-{self.step:06d}"
-        half_done = folder / f"step-{self.step:06d}.tmp"
+        whole = folder / step_folder(self.step)
+        half_done = whole.with_suffix(".tmp")
         dcp.save(self._state(), checkpoint_id=half_done)
         if self.context.rank == 0:
-            if whole.exists():  # Left by an earlier attempt; ours is the same, bit by bit.
+            if whole.exists():  # Left by an earlier run; ours is the same, bit by bit.
                 shutil.rmtree(half_done)
             else:
                 weights.publish(half_done, whole)
-            for old in checkpoints(folder)[:-CHECKPOINTS_KEPT]:
-                shutil.rmtree(old)
+            self.context.drop_checkpoints(CHECKPOINTS_KEPT)
             self.context.checkpointed(self.step)
         dist.barrier()
 
     def resume(self) -> None:
-        """Take up the newest whole checkpoint, whatever the size of the gang that left it."""
-        folder = self.context.checkpoints
+        """Take up the last whole checkpoint, whatever the size of the gang that left it."""
         if self.context.rank == 0:
-            for half_done in folder.glob("step-*.tmp"):
+            for half_done in self.context.checkpoints.glob("step-*.tmp"):
                 shutil.rmtree(half_done)
         dist.barrier()
-        if whole := checkpoints(folder):
+        if whole := self.context.last_checkpoint():
             state = self._state()
-            dcp.load(state, checkpoint_id=whole[-1])
+            dcp.load(state, checkpoint_id=whole)
             set_state_dict(
                 self.model,
                 self.optimizers,
@@ -330,11 +328,6 @@ def schedule(step: int, steps: int) -> float:
     """
     rise = max(1, round(WARMUP_SHARE * steps))
     return min(1.0, (step + 1) / rise) * (1 - step / steps)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, the oldest first. DCP writes `.metadata` last."""
-    return sorted(path for path in folder.glob("step-??????") if (path / ".metadata").exists())
 
 
 def tokenizer(source: Corpus, config: Qwen3MoeConfig) -> PreTrainedTokenizerFast:

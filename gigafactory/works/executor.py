@@ -197,8 +197,11 @@ class _Nodes:
         """Ray's identity of each node of the plan that stands."""
 
     def watch(self, over: threading.Event) -> None:
-        """Look again and again."""
+        """Look again and again; where Ray itself is dead here, so is this process."""
+        own = _own_ports()
         while not over.wait(LOOK_S):
+            if any(_refuses(*at) for at in own):
+                os._exit(1)
             self.look()
 
     def look(self) -> None:
@@ -234,6 +237,22 @@ class _Nodes:
                 raise Fenced
             time.sleep(LOOK_S)
         return [self.standing[name] for name in names]
+
+
+def _own_ports() -> list[tuple[str, int]]:
+    """Where the GCS and the raylet of this machine listen; nothing of a cluster of others."""
+    import ray
+
+    if "RAY_ADDRESS" in os.environ:
+        return []
+    here = ray.get_runtime_context()
+    host, _, port = here.gcs_address.rpartition(":")
+    raylets = [
+        (node["NodeManagerAddress"], node["NodeManagerPort"])
+        for node in ray.nodes()
+        if node["NodeID"] == here.get_node_id()
+    ]
+    return [(host, int(port)), *raylets]
 
 
 class Fenced(Exception):

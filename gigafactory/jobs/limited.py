@@ -1,0 +1,59 @@
+"""Become a command within limits: `limited.py LIMITS COMMAND...`, LIMITS in JSON.
+
+Runs without site packages and imports nothing of ours. Linux: when the process that watches
+over the command dies, however it dies, the kernel ends the command.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Set the limits, then be the command."""
+    limits, command = json.loads(sys.argv[1]), sys.argv[2:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != limits["parent"]:  # it died before we could ask
+            os._exit(1)
+    # Of what a process may write to; address space is reserved freely by threads and runtimes.
+    limit(resource.RLIMIT_DATA, limits["memory_bytes"])
+    limit(resource.RLIMIT_NOFILE, limits["open_files"])
+    if limits["cpu_s"]:
+        limit(resource.RLIMIT_CPU, limits["cpu_s"])
+    limit(resource.RLIMIT_CORE, 0)
+    # The kernel counts all processes and threads of the user: the limit is so many more.
+    limit(resource.RLIMIT_NPROC, limits["processes"] + threads_of_user())
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(127)
+
+
+def limit(what: int, value: float) -> None:
+    """Lower a limit; what the machine forbids already stays forbidden."""
+    _, hard = resource.getrlimit(what)
+    most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
+    resource.setrlimit(what, (most, most))
+
+
+def threads_of_user() -> int:
+    """Processes and threads that this user runs now."""
+    count = 0
+    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        try:
+            if os.stat(f"/proc/{pid}").st_uid == os.getuid():
+                count += len(os.listdir(f"/proc/{pid}/task"))
+        except OSError:
+            continue
+    return count
+
+
+if __name__ == "__main__":
+    main()
