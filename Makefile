@@ -33,13 +33,13 @@ $(VENV)/.works: pyproject.toml requirements.lock
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.works
-	$(PIP) install -q -c requirements.lock -e '.[works,dev]'
+	$(PIP) install -q -c requirements.lock -e '.[works,postgres,dev]'
 	@touch $@
 
 # Write what is installed to the lock file; PyTorch's CUDA packages follow PyTorch's own pins.
 lock: $(VENV)/.dev
 	$(PIP) freeze --exclude-editable | sed -E 's/\+cpu$$//' \
-		| grep -vE '^(nvidia-|triton|cuda-|-e |gigafactory)' > requirements.lock
+		| grep -vE '^(nvidia-[^m]|triton|cuda-|-e |gigafactory)' > requirements.lock
 
 clean:
 	rm -rf $(VENV)

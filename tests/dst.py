@@ -18,14 +18,12 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from gigafactory.factory import Command, Factory, Replace, Start, Stop, Tenant, Wake, queue
-from gigafactory.factory import core as door
 from gigafactory.factory import events as ev
 from gigafactory.factory import state as st
 from gigafactory.factory.preempt import below
@@ -86,6 +84,9 @@ def _value(key: str, text: str) -> Any:
         return text
 
 
+CORE = {"compiled": False}
+
+
 class Life:
     """A factory, its driver's ledger, and what was said to it; checked after every event."""
 
@@ -116,6 +117,7 @@ class Life:
             rules.pop("policy", "fifo"),
             spares=rules.pop("spares", 0),
             rules=rules,
+            **CORE,
         )
 
     def play(self, line: Line) -> list[Command]:
@@ -719,19 +721,9 @@ def tell(story: list[Line]) -> str:
     return "\n".join([*told, *life.told, ends]) + "\n"
 
 
-@cache
-def _compiled() -> tuple[Any, Any]:
-    from gigafactory.factory.compiled import core
-
-    return core()["step"].step, core()["step"].accepts
-
-
-PLAIN = (door.step, door.accepts)
-
-
 def use(compiled: bool) -> None:
-    """Let `Factory` step with the compiled core, or with the plain one."""
-    door.step, door.accepts = _compiled() if compiled else PLAIN
+    """Let every `Factory` from now on run the compiled core, or the plain one."""
+    CORE["compiled"] = compiled
 
 
 def main() -> int:

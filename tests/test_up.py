@@ -16,7 +16,7 @@ import pytest
 from gigafactory.blueprint import load
 from gigafactory.jobs.context import Context
 from gigafactory.ledger.book import Book
-from gigafactory.ledger.store import read
+from gigafactory.ledger.store import HOUSE, read
 from gigafactory.plan.plan import resolve
 from gigafactory.works.home import Home
 
@@ -82,7 +82,7 @@ def test_the_weights_are_those_of_an_undisturbed_run(home, tmp_path):
 def test_no_job_was_committed_twice_and_there_is_one_ledger(home):
     home, _summary = home
     rows = list(read(home.ledger))
-    assert {row.run for row in rows} == {"tiny-1"}
+    assert {row.run for row in rows} == {"tiny-1", HOUSE}
     assert Counter(row.subject for row in rows if row.kind == "JobDone") == {
         "code-model": 1,
         "judge-code": 1,
@@ -145,9 +145,13 @@ def test_a_running_factory_takes_jobs_tells_their_logs_and_stops_when_asked(
     assert "text" in ask("logs", "more")[1]
     assert ask("cancel", "more")[1]["errors"][0]["why"] == "it is done"
     url = home.address()["url"]
-    assert httpx.get(f"{url}/api/view").status_code == 401
+    assert httpx.get(f"{url}/api/jobs").status_code == 401
     key = (home.path / "key").read_text().strip()
-    assert "code-model" in httpx.get(f"{url}/api/view?key={key}").text
+    with httpx.Client(follow_redirects=True) as browser:
+        page = browser.get(f"{url}/?key={key}")
+        assert "code-model" in page.text
+        assert key not in str(page.url)
+        assert "gigafactory_requests" in browser.get(f"{url}/metrics").text
     works.send_signal(signal.SIGINT)
     out, _ = works.communicate(timeout=60)
     assert works.returncode == 0, out[-3000:]

@@ -29,6 +29,7 @@ from gigafactory.works.api import HOST, Api, bind, serve, split
 from gigafactory.works.board import Board
 from gigafactory.works.driver import POLL_S, Works
 from gigafactory.works.gateway import Gateway, disputes
+from gigafactory.works.gateway.batches import Batches
 from gigafactory.works.home import Home, write_whole
 from gigafactory.works.house import House
 from gigafactory.works.services import Services, service_of
@@ -172,6 +173,15 @@ class _Factory:
             works.rates,
             works.home.path / "prompts",
         )
+        self.batches = Batches(
+            self.gateway,
+            works.ledger,
+            works.home.ledger,
+            works.run,
+            works.clock,
+            works.home.path / "files",
+        )
+        await self.batches.open()
         self.api = Api(works, self.blueprint)
         self.api.registries.append(self.gateway.metrics.registry)
         board = Board(self.api, self.gateway)
@@ -183,6 +193,7 @@ class _Factory:
     async def hang_up(self) -> None:
         """Let answers under way end, then answer no more."""
         self.api.ending = True
+        await self.batches.aclose()
         await self.gateway.aclose()
         self.server.should_exit = True
         await self.serving
