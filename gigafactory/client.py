@@ -178,7 +178,7 @@ class Client:
         return self._get("/api/users")["users"]
 
     def set_user(self, name: str, role: str, tenant: str | None = None) -> Json:
-        """Say what a user is: none, viewer, member, admin or operator."""
+        """Say what a user is: none, caller, viewer, member, admin or operator."""
         return self._send("PUT", f"/api/users/{_part(name)}", {"role": role, "tenant": tenant})
 
     def keys(self) -> list[Json]:

@@ -17,7 +17,7 @@ from gigafactory.faults import Fault, Refused
 from gigafactory.running import connected, last_run, runs, table
 
 TENANT = Annotated[str | None, typer.Option(help="of this tenant; your own by default")]
-ROLE = "none, viewer, member, admin or operator"
+ROLE = "none, caller, viewer, member, admin or operator"
 DAY_S = 86_400.0
 
 keys = typer.Typer(
@@ -252,12 +252,12 @@ def _bill_of_run(run: str | None, tenant: str | None, as_json: bool) -> None:
 
 def _month_at_home(month: str | None, tenant: str | None) -> tuple[dict[str, Any], str]:
     """A month's bills from the ledger of this home, and their lines as CSV."""
-    from gigafactory.ledger import bills
+    from gigafactory.ledger import sheet
 
     book, _ = last_run()
     asked = month or time.strftime("%Y-%m", time.gmtime())
     found = [b for b in book.months() if b["month"] == asked and tenant in (None, b["tenant"])]
-    return {"month": asked, "bills": found}, bills.csv(found)
+    return {"month": asked, "bills": found}, sheet.table(found)
 
 
 def _audit_at_home() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gigafactory.blueprint.load import parse
 from gigafactory.blueprint.schema import Budget
 from gigafactory.factory import events as ev
-from gigafactory.ledger import bills
+from gigafactory.ledger import sheet
 from gigafactory.ledger.book import COLUMNS, Book
 from gigafactory.ledger.store import Ledger
 from gigafactory.plan import Rates, make
@@ -147,7 +147,7 @@ def test_a_bill_as_csv_sums_to_the_bill(tmp_path):
         ],
     )
     (bill,) = book.months()
-    lines = list(csv.DictReader(bills.csv([bill]).splitlines()))
+    lines = list(csv.DictReader(sheet.table([bill]).splitlines()))
     assert {(line["month"], line["tenant"], line["currency"]) for line in lines} == {
         ("2026-12", "lab", "EUR")
     }
@@ -160,7 +160,7 @@ def test_a_bill_as_csv_sums_to_the_bill(tmp_path):
     [(0, "0.000000"), (1, "0.000001"), (1_250_000, "1.250000"), (-5, "-0.000005")],
 )
 def test_money_is_written_to_the_millionth(micro, text):
-    assert bills.money(micro) == text
+    assert sheet.money(micro) == text
 
 
 def test_an_empty_ledger_has_no_bills(tmp_path):

@@ -1,19 +1,24 @@
 """Promises of the console: it shows every job, says why one failed, and asks no other host."""
 
-import asyncio
 import json
+import math
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from gigafactory.blueprint import load
-from gigafactory.console.live import page, routes
+from gigafactory.blueprint.schema import Budget
+from gigafactory.console import words
+from gigafactory.console.curve import curve
+from gigafactory.console.live import ASSETS, HEADERS, routes
 from gigafactory.console.report import report
 from gigafactory.console.view import view
 from gigafactory.factory import events as ev
-from gigafactory.faults import Refused
+from gigafactory.faults import Fault, Refused
 from gigafactory.ledger.book import Book, write_parquet
 from gigafactory.ledger.store import Ledger
 from gigafactory.plan import make
@@ -143,27 +148,81 @@ def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(simulated):
     assert SIMULATED in refused.value.faults[0].remedy
 
 
-def test_the_page_asks_no_other_host():
-    names_of_formats = {"http://www.w3.org/2000/svg"}
-    assert set(re.findall(r"\bhttps?://[^\s\"'`]+", page())) <= names_of_formats
-    assert not re.search(r"@import|\burl\(|<script[^>]* src=|<link[^>]* href=\"(?!data:)", page())
-    browser = TestClient(Starlette(routes=routes(lambda: None)))
-    policy = browser.get("/").headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "connect-src 'self'" in policy
+def test_the_live_pages_name_no_other_host_and_their_policy_allows_none():
+    texts = [path.read_text() for path in (ASSETS / "templates").iterdir()]
+    texts += [(ASSETS / name).read_text() for name in ("page.js", "style.css")]
+    assert len(texts) > 12
+    for text in texts:
+        assert not re.search(r"https?://|@import|\burl\(|\son\w+=|\sstyle=|<style|<script>", text)
+    assert "default-src 'none'" in HEADERS["content-security-policy"]
+    assert "unsafe" not in HEADERS["content-security-policy"]
 
 
-def test_many_who_look_at_once_cost_one_snapshot():
-    asked = []
+class Nobody:
+    """A board that refuses everything."""
 
-    async def snapshot():
-        asked.append(1)
-        await asyncio.sleep(0.01)
-        return {"jobs": []}
+    def __getattr__(self, name):
+        async def refuse(*_, **__):
+            raise Refused(Fault("<b>no</b>", name, "nothing is here", "go away"))
 
-    browser = TestClient(Starlette(routes=routes(snapshot)))
-    assert [browser.get("/api/view").json() for _ in range(5)] == [{"jobs": []}] * 5
-    assert len(asked) == 1
+        return refuse
+
+
+def test_what_is_refused_is_said_in_four_parts_and_never_as_markup():
+    class Grant:
+        tenant, user, scopes = "lab", "<i>ann", frozenset({"read"})
+
+    async def granted(scope, receive, send):
+        scope["state"] = {"grant": Grant()}
+        await app(scope, receive, send)
+
+    app = Starlette(routes=routes(Nobody()))
+    shown = TestClient(granted).get("/queue")
+    assert shown.status_code == 422
+    for said in ("&lt;b&gt;no&lt;/b&gt;", "nothing is here", "hint: go away", "&lt;i&gt;ann"):
+        assert said in shown.text
+    assert "Audit" not in shown.text
+    assert shown.headers["content-security-policy"] == HEADERS["content-security-policy"]
+
+
+def test_every_form_and_every_page_for_few_says_what_a_key_must_be_good_for():
+    scopes = {(r.path, *r.methods - {"HEAD"}): r.endpoint.asked.scope for r in routes(Nobody())}
+    assert {scope for (_, method), scope in scopes.items() if method == "POST"} == {
+        "submit", "manage", "operate"
+    }  # fmt: skip
+    assert scopes["/audit", "GET"] == "operate"
+    assert scopes["/tenants/{tenant}/keys", "POST"] == "manage"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"), (0.0000139, "0.0000139"), (1234567, "1,234,567"), (2.5, "2.5"),
+        (999.96, "1,000"), (float("nan"), "nan"), (-0.5, "-0.5"), (None, "–"),
+    ],
+)  # fmt: skip
+def test_a_number_is_written_with_few_digits_and_without_an_exponent(value, text):
+    assert words.digits(value) == text
+
+
+@given(
+    st.sampled_from(["EUR", "kWh", "kgCO2e", "tokens"]),
+    st.floats(0.001, 1e9).map(lambda x: float(f"{x:.12g}")),
+    st.sampled_from(["hour", "month", "year"]),
+)
+def test_a_budget_is_written_as_it_would_be_read(unit, amount, per):
+    told = Budget.model_validate({"limit": f"{amount:.12f} {unit}", "per": per})
+    limit, _, window = words.budget_line(told.model_dump()).rpartition(" per ")
+    again = Budget.model_validate({"limit": limit, "per": window})
+    assert (again.of, again.per) == (told.of, told.per)
+    assert again.limit == pytest.approx(told.limit, rel=1e-13)
+
+
+def test_a_curve_of_a_training_that_diverged_ends_where_it_still_was_a_number():
+    points = [{"step": step, "loss": loss} for step, loss in ((1, 8.0), (2, 6.0), (3, math.nan))]
+    assert "loss of a&lt;b: 8 at step 1, 6 at step 2" in curve("a<b", points)
+    assert curve("none", points[2:]) == ""
+    assert curve("long", [{"step": s, "loss": 1 / s} for s in range(1, 5000)]).count("L") < 500
 
 
 def test_the_report_holds_both_days_whole_and_loads_nothing(lived, simulated, tmp_path):

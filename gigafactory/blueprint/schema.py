@@ -269,6 +269,7 @@ class Limits(Part):
     open_files: Annotated[int, Field(gt=0)] = Field(1024, description="of each process")
     cpu_s: Seconds | None = Field(None, alias="cpu", description="processor time of each process")
     processes: Annotated[int, Field(gt=0)] = Field(512, description="and threads, at once")
+    network: bool = Field(False, description="reach the `ports` that `access` opens to scripts")
 
 
 class Script(Workload):
@@ -312,9 +313,15 @@ class Oidc(Part):
 
 
 class Access(Part):
-    """Who may come in besides the holders of keys."""
+    """Who may come in besides the holders of keys, and what commands of tenants reach."""
 
     oidc: Oidc | None = None
+    scripts: Literal["walled", "open"] = Field(
+        "walled", description="`open`: run for several tenants where this machine lacks walls too"
+    )
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        (), description="TCP ports of other machines that scripts may ask for; none by default"
+    )
 
 
 class Route(Part):

@@ -1,9 +1,11 @@
 """The end of the ledger in words: an event a line. Progress is left out, phases are told."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gigafactory.ledger.book import Book
 from gigafactory.units import show_duration
+
+if TYPE_CHECKING:
+    from gigafactory.ledger.book import Book
 
 LINES_MAX = 60
 
@@ -16,7 +18,7 @@ order by seq desc limit {LINES_MAX}
 Json = dict[str, Any]
 
 
-def tail(book: Book, run: str) -> list[Json]:
+def tail(book: "Book", run: str) -> list[Json]:
     """The last lines, oldest first: `seq`, `at_s`, `kind`, `subject`, `text`."""
     return [_line(row) for row in reversed(book.ask(TAIL, run=run))]
 
@@ -24,10 +26,10 @@ def tail(book: Book, run: str) -> list[Json]:
 def _line(row: Json) -> Json:
     """An event as people read it."""
     line = {key: row[key] for key in ("seq", "at_s", "kind", "subject")}
-    return line | {"text": _words(row["kind"], row["body"])}
+    return line | {"text": told(row["kind"], row["body"])}
 
 
-def _words(kind: str, body: Json) -> str:
+def told(kind: str, body: Json) -> str:
     """What happened, in a few words; the subject and the time stand beside it."""
     match kind:
         case "RunOpened":
@@ -41,6 +43,10 @@ def _words(kind: str, body: Json) -> str:
         case "JobSubmitted":
             chips = _count(body["chips"], "chip")
             return f"accepted: {body['kind']} for {body['tenant']}, {chips}"
+        case "TenantChanged":
+            return (
+                "shares otherwise from now on" if body["open"] else f"starts nothing: {body['why']}"
+            )
         case "JobStarted":
             again = f" from step {body['from_step']}" if body["from_step"] else ""
             return f"attempt {body['attempt']} started on {body['pool']}{again}"
@@ -67,6 +73,10 @@ def _words(kind: str, body: Json) -> str:
             return f"{body['outcome']}, {tokens} in {show_duration(body['duration_s'])}"
         case "RequestDisputed":
             return f"disputed, billed 0: {body['reason']}"
+        case "BatchOpened":
+            return f"batch of {_count(body['lines'], 'request')} for {body['tenant']}"
+        case "BatchEnded":
+            return f"batch {body['outcome']}: {body['answered']} answered, {body['failed']} failed"
         case "FirstToken":
             return f"first token after {show_duration(body['time_to_first_token_s'])}"
     return ""

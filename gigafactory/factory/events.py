@@ -383,7 +383,8 @@ class Commanded(Event):
 
 CoreEvent = (
     NodeJoined | NodeLost | NodeDrained | SiteCapped | PoolOpened | TenantChanged
-    | JobSubmitted | JobStarted | JobCheckpointed | JobDone | JobFailed | JobLost | JobStopped | JobCancelled | Ticked
+    | JobSubmitted | JobStarted | JobCheckpointed | JobDone | JobFailed | JobLost | JobStopped
+    | JobCancelled | Ticked
 )  # fmt: skip
 AnyEvent = (
     CoreEvent | RunOpened | JobReported | RequestReserved | RequestSettled | RequestDisputed

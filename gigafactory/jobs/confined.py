@@ -7,14 +7,14 @@ could name: only `read` and `write` are there at all, all but `write` read-only,
 a /dev/shm of its own; no unix socket, no address but a loopback of its own.
 
 Landlock, from version 6, holds within these: what of the listed folders may be read or written
-(of /proc nothing about any process), no signal to and no unix socket of a process outside, and
-where ports are open, TCP to those alone. It ends with no process and cannot be taken off.
+(of /proc nothing about any process), and no signal to and no nameless unix socket of a process
+outside. Where ports are open, ordinary TCP goes to those alone. Nothing takes it off again.
 
 Both work without privileges where kernel and administrator let them. Privileges that there are
 (of root, or in the new user namespace) are given up, and no program can bring any back. What
-does not hold is told and never passed over in silence. What is not covered: with ports open all
-but TCP (UDP among it) reaches out; times, load and sizes of the machine can be seen; processes
-of the command share memory and processor with everybody else; faults of the kernel.
+does not hold is told and never passed over in silence. What is not covered: with ports open,
+UDP, multipath TCP and TCP fast open reach any address, for Landlock knows none of them; load and
+sizes of the machine can be seen; disk, memory and processors are shared; faults of the kernel.
 
 Runs without site packages: `python -I -S confined.py` prints what this machine lacks, in JSON.
 Sources: landlock(7), linux/landlock.h, user_namespaces(7), mount_namespaces(7), pivot_root(2).
@@ -23,12 +23,8 @@ Sources: landlock(7), linux/landlock.h, user_namespaces(7), mount_namespaces(7),
 import ctypes
 import json
 import os
-import platform
-import resource
 import struct
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -53,7 +49,7 @@ NEWNS, NEWIPC, NEWUSER, NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 RDONLY, NOSUID = 1, 2  # of mount_setattr
 AT_FDCWD, AT_RECURSIVE, MNT_DETACH = -100, 0x8000, 2
-NO_NEW_PRIVS, CAPBSET_DROP = 38, 24
+NO_NEW_PRIVS, CAPBSET_DROP, CHILD_SUBREAPER = 38, 24, 36
 CAPABILITIES = 64
 SIOCSIFFLAGS, UP = 0x8914, 1
 
@@ -114,6 +110,8 @@ def lacks() -> tuple[str, ...]:
     """What walls on this machine do not keep, in words; nothing where they are whole."""
     if sys.platform != "linux":
         return (f"{sys.platform} has no Landlock",)
+    import subprocess
+
     words = [sys.executable, "-I", "-S", __file__]
     asked = subprocess.run(words, capture_output=True, text=True, timeout=60)
     return tuple(json.loads(asked.stdout))
@@ -131,8 +129,8 @@ def enter(walls: Walls) -> list[str]:
         _unshare(walls)
     except OSError as error:
         lacking.append(
-            f"namespaces ({error.strerror}): unix sockets, UDP, names, modes and times of files"
-            " are not kept"
+            f"namespaces ({error.strerror}): networks, unix sockets, and names, modes and times"
+            " of files are open"
         )
     version = _libc().syscall(ADD_RULESET, None, ctypes.c_size_t(0), VERSION)
     # What root could do, also in its own namespace, programs it runs cannot.
@@ -144,18 +142,22 @@ def enter(walls: Walls) -> list[str]:
     if version < 1:
         lacking.append("Landlock: whatever the factory's user may read or write is open")
     elif version < LANDLOCK_MIN:
-        lacking.append(f"Landlock {LANDLOCK_MIN} (it has {version}): signals are not kept")
+        lacking.append(f"Landlock {LANDLOCK_MIN} (it has {version}): signals are open")
     return lacking
+
+
+def adopt_orphans() -> None:
+    """Be the parent of what children of this process leave behind, so that it can be ended."""
+    if sys.platform == "linux":
+        _call(_libc().prctl(CHILD_SUBREAPER, 1, 0, 0, 0))
 
 
 def _unshare(walls: Walls) -> None:
     """A root of its own in which only what is allowed is there; a network without anything."""
     libc, root = _libc(), f"{walls['tmp']}/root"
     user, group = os.getuid(), os.getgid()
-    limit = resource.getrlimit(resource.RLIMIT_NPROC)
     os.makedirs(root, exist_ok=True)
     _call(libc.unshare(NEWUSER | NEWNS | NEWIPC | (0 if walls["ports"] else NEWNET)))
-    resource.setrlimit(resource.RLIMIT_NPROC, limit)
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{user} {user} 1"),
@@ -169,13 +171,16 @@ def _unshare(walls: Walls) -> None:
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     # From the outside in: what is mounted later may lie within what came before.
     outside = {path: path for path in (*walls["read"], "/proc", *walls["write"], walls["folder"])}
-    outside["/tmp"] = walls["tmp"]
+    if not any(place.startswith("/tmp/") for place in outside):
+        # Else what lies there could be written: Landlock's rights reach through mounts.
+        outside["/tmp"] = walls["tmp"]
     writable = {"/tmp", *walls["write"], walls["folder"]}
     for place, source in sorted(outside.items()):
         if place != walls["folder"] and place.startswith(walls["folder"] + "/"):
             continue  # there already, in one mount: files may be moved within it
-        _show(source, root + place)
-        if place not in writable and not os.path.islink(source):
+        # A folder to write to is shown without what is mounted in it: the new root may be.
+        _show(source, root + place, 0 if place in writable else MS_REC)
+        if place not in writable and not os.path.islink(root + place):
             _read_only(root + place)
     os.makedirs(f"{root}/dev/shm", exist_ok=True)
     size = f"size={int(walls['shm_bytes'])},mode=1777"
@@ -190,7 +195,7 @@ def _unshare(walls: Walls) -> None:
     os.chdir(here)
 
 
-def _show(source: str, place: str) -> None:
+def _show(source: str, place: str, deep: int) -> None:
     """Let a path be seen in the new root; a link to a folder (/bin) stays a link."""
     os.makedirs(os.path.dirname(place), exist_ok=True)
     if os.path.islink(source) and os.path.isdir(source):
@@ -201,7 +206,7 @@ def _show(source: str, place: str) -> None:
         os.makedirs(place, exist_ok=True)
     elif not os.path.exists(place):
         os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
-    _mount(source, place, None, MS_BIND | MS_REC)
+    _mount(source, place, None, MS_BIND | deep)
 
 
 def _read_only(place: str, recursive: bool = True) -> None:
@@ -278,6 +283,8 @@ def _call(result: int, about: str = "") -> int:
 
 def main() -> None:
     """Try the walls and print what they do not keep."""
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         child = os.fork()
         if child == 0:

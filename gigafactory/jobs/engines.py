@@ -119,6 +119,7 @@ def vllm(asked: Asked) -> Way:
         *("--host", "127.0.0.1", "--port", str(asked.port)),
         *("--max-model-len", str(asked.context_tokens)),
         *("--dtype", "float32" if exact else "auto"),
+        *("--load-format", "safetensors"),  # never a pickle
         "--disable-uvicorn-access-log",
     ]
     lacks = {"embeddings"}

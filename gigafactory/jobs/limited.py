@@ -1,7 +1,7 @@
-"""Become a command within limits: `limited.py LIMITS COMMAND...`, LIMITS in JSON.
+"""Become a command within limits and walls: `limited.py LIMITS COMMAND...`, LIMITS in JSON.
 
-Runs without site packages and imports nothing of ours. Linux: when the process that watches
-over the command dies, however it dies, the kernel ends the command.
+Runs without site packages and imports nothing of ours but `confined`, beside it. Linux: when the
+process that watches over the command dies, however it dies, the kernel ends the command.
 """
 
 import ctypes
@@ -10,12 +10,13 @@ import os
 import resource
 import signal
 import sys
+from importlib import import_module
 
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Set the limits, then be the command."""
+    """Set the limits, put up the walls, then be the command."""
     limits, command = json.loads(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -27,8 +28,15 @@ def main() -> None:
     if limits["cpu_s"]:
         limit(resource.RLIMIT_CPU, limits["cpu_s"])
     limit(resource.RLIMIT_CORE, 0)
-    # The kernel counts all processes and threads of the user: the limit is so many more.
-    limit(resource.RLIMIT_NPROC, limits["processes"] + threads_of_user())
+    others = threads_of_user()
+    sys.path.append(os.path.dirname(__file__))
+    if lacking := import_module("confined").enter(limits["walls"]):
+        print("gigafactory: not kept by walls:", "; ".join(lacking), file=sys.stderr, flush=True)
+        if limits["walled"]:
+            sys.exit(126)
+    # Without a user namespace the kernel counts all processes and threads of the user: the limit
+    # is so many more.
+    limit(resource.RLIMIT_NPROC, limits["processes"] + (others if lacking else 0))
     try:
         os.execvp(command[0], command)
     except OSError as error:

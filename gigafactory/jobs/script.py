@@ -10,16 +10,21 @@ each job that it stands on made. It inherits no environment; it is told, in path
     GIGAFACTORY_RESUME        the last that an earlier attempt handed in; else not set
 
 and GIGAFACTORY_ATTEMPT, the number that keys its side effects, GIGAFACTORY_CHIPS and HOME,
-which is `work/`. Asked to stop it gets SIGTERM, and after `GRACE_S` its whole session SIGKILL.
+which is `work/`, and TMPDIR, which is its own. Asked to stop it gets SIGTERM, and after
+`GRACE_S` its whole session SIGKILL, with all that it started.
 
-Limits keep mistakes small and are no walls: the command runs as the factory's own user.
+It runs as the factory's own user, within the walls of `confined`: it writes to `work/`, its
+output, its checkpoints, its TMPDIR and the file for figures, and reads, besides, its inputs and
+the system.
 
 `context.work`: `command` (words, no shell), `files` (name to text), `time_s` (wall clock),
-`limits` (`memory_bytes` and `open_files` of each process, `cpu_s` of each, `processes`).
+`limits` (`memory_bytes` and `open_files` of each process, `cpu_s` of each, `processes`, and
+`network`: TCP to the `ports` that the factory opens), `walled` (not without whole walls).
 """
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,10 +34,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gigafactory.jobs import weights
+from gigafactory.jobs import confined, weights
 from gigafactory.jobs.context import Context, step_folder
 
 SESSION = "session.json"
+LIMITED = Path(__file__).with_name("limited.py")
 WATCH_S = 0.05
 GRACE_S = 10.0
 WHY_LINES = 5  # of the log's end, that a failure tells
@@ -90,8 +96,9 @@ def furnish(context: Context) -> Path:
 def environment(context: Context, folder: Path) -> dict[str, str]:
     """All that the command is told."""
     told = {
-        "PATH": os.environ.get("PATH", os.defpath),
+        "PATH": f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}",
         "HOME": str(folder),
+        "TMPDIR": str(context.folder / "tmp"),
         "LANG": "C.UTF-8",
         "GIGAFACTORY_OUTPUT": str(context.output),
         "GIGAFACTORY_INPUTS": str(folder / "inputs"),
@@ -108,12 +115,46 @@ def environment(context: Context, folder: Path) -> dict[str, str]:
     return told
 
 
+def walls(context: Context) -> confined.Walls:
+    """What the command may touch; nothing else of the home, in which the cache lies."""
+    limits, tmp, said = (
+        context.work["limits"],
+        context.folder / "tmp",
+        context.folder / "said.jsonl",
+    )
+    tmp.mkdir(exist_ok=True)
+    said.touch()
+    last = context.last_checkpoint()
+    # Links that a command left in place of a checkpoint would lead out of its walls.
+    resumes = [last] if last and last.is_dir() and not last.is_symlink() else []
+    gpus = bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return {
+        **confined.walls(
+            context.folder,
+            private=context.cache.parent,
+            read=[*context.inputs.values(), *resumes],
+            write=[context.folder / "work", context.output, context.checkpoints, tmp, said],
+            gpus=gpus,
+        ),
+        "tmp": str(tmp.resolve()),
+        "shm_bytes": limits["memory_bytes"],
+        "ports": context.work.get("ports", []) if limits.get("network") else [],
+    }
+
+
 def supervise(context: Context, folder: Path, said: "Said") -> tuple[int, str]:
     """The command's exit code, and why it was ended where it did not end itself."""
-    limits = {"parent": os.getpid(), **context.work["limits"]}
+    limits = {
+        "parent": os.getpid(),
+        **context.work["limits"],
+        "walls": walls(context),
+        "walled": context.work.get("walled", False),
+    }
     # Limits are set by a program of their own: code between fork and exec is not safe beside
     # the threads of this process.
-    words = [sys.executable, "-I", "-S", str(Path(__file__).with_name("limited.py"))]
+    words = [sys.executable, "-I", "-S", str(LIMITED)]
+    confined.adopt_orphans()
+    others = children()
     began_s = time.monotonic()
     born_unix_s = time.time()
     with open(context.folder / "log.txt", "ab") as log:
@@ -141,6 +182,8 @@ def supervise(context: Context, folder: Path, said: "Said") -> tuple[int, str]:
         # However it came to this: by its end, its time, a wish to stop, or an error of ours.
         _end(process, said)
         kill_session(process.pid, born_unix_s)
+        kill_all_but(others)
+        shutil.rmtree(context.folder / "tmp", ignore_errors=True)
     return process.returncode, why
 
 
@@ -201,7 +244,7 @@ class Said:
     def _hand_in(self, step: int) -> None:
         """A checkpoint goes out of the command's hands; what it does there later counts not."""
         folder = self._context.checkpoints
-        if (folder / str(step)).is_dir():
+        if (folder / str(step)).is_dir() and not (folder / str(step)).is_symlink():
             with suppress(OSError):
                 for path in (folder / str(step)).rglob("*"):
                     if not path.is_symlink() and (path.is_file() or path.is_dir()):
@@ -226,6 +269,24 @@ def kill_session(session: int, since_unix_s: float) -> None:
                     found = True
         if not found:
             return
+
+
+def children() -> set[Any]:
+    """Processes that this one started, or that came to it when their parents ended."""
+    import psutil
+
+    return set(psutil.Process().children(recursive=True))
+
+
+def kill_all_but(others: set[Any]) -> None:
+    """End what the command left that is not in its session any more."""
+    import psutil
+
+    while left := children() - others:
+        for child in left:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(left)
 
 
 def ended_with(code: int) -> str:

@@ -9,8 +9,6 @@ Requests are many: they stream through Arrow's JSON reader, 49 bytes of each sta
 that were measured (SQLite's own JSON aggregates, DuckDB's, this) it is the fastest.
 """
 
-import csv as comma_separated
-import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +16,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
+
+from gigafactory.ledger.sheet import SUMS
 
 ENDS = ("JobDone", "JobFailed", "JobLost", "JobStopped")
 FEW = ("RunOpened", "JobSubmitted", "JobStarted", *ENDS)
@@ -114,9 +114,6 @@ from first join groups on grouped = groups.id left join runs using (run) group b
 order by month, tenant, currency, what, run, name, pool
 """
 
-SUMS = ("energy_measured_kwh", "energy_modelled_kwh", "carbon_g", "requests", "input_tokens",
-        "output_tokens", "disputed")  # fmt: skip
-
 
 def months(
     duck: duckdb.DuckDBPyConnection, few: pa.Table, many: Iterable[pa.Table]
@@ -140,28 +137,6 @@ def months(
         _add(bills.setdefault(key, _empty(*key)), line)
     duck.close()
     return list(bills.values())
-
-
-def csv(bills: Iterable[dict[str, Any]]) -> str:
-    """The lines of bills as a table for other programs; money with its six decimals."""
-    file = io.StringIO()
-    writer = comma_separated.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["month", "tenant", "what", "run", "name", "pool", "chip_h", *SUMS, "money", "currency"]
-    )
-    for bill in bills:
-        for item in bill["items"]:
-            writer.writerow(
-                [bill["month"], bill["tenant"]]
-                + [item[name] for name in ("what", "run", "name", "pool", "chip_h", *SUMS)]
-                + [money(item["money_micro"]), bill["currency"]]
-            )
-    return file.getvalue()
-
-
-def money(micro: int) -> str:
-    """Micro-units as the decimal number that they are: `1.250000`."""
-    return f"{'-' * (micro < 0)}{abs(micro) // 10**6}.{abs(micro) % 10**6:06}"
 
 
 def _heard(rows: pa.Table) -> pa.Table:

@@ -170,7 +170,8 @@ def make(blueprint: Blueprint, measured: Measured | None = None) -> Plan:
     return Plan(
         name=blueprint.name,
         currency=blueprint.currency,
-        blueprint_hash=_hash(blueprint.model_dump(mode="json")),
+        # What a later version adds, and the file leaves out, makes no other blueprint of it.
+        blueprint_hash=_hash(blueprint.model_dump(mode="json", exclude_defaults=True)),
         catalog_hash=facts.catalog_hash(),
         measured_hash=_hash(measured.model_dump(mode="json")),
         start=blueprint.start.isoformat(),

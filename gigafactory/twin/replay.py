@@ -108,7 +108,8 @@ def _rows(path: Path | str, run: str | None = None, kinds: Iterable[str] = ()) -
 
 
 def _no_ledger(path: Path | str, why: str) -> Fault:
-    return Fault(f"{Path(shown(path)).name} is no ledger", shown(path), why.splitlines()[0], "name another file")
+    what = f"{Path(shown(path)).name} is no ledger"
+    return Fault(what, shown(path), why.splitlines()[0], "name another file")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Sequence_
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from gigafactory.blueprint import JobSpec
 from gigafactory.blueprint.schema import Tenant
@@ -22,7 +22,7 @@ from gigafactory.failpoint import failpoint
 from gigafactory.ledger.store import Ledger, Row, read
 from gigafactory.plan import Plan, PlannedJob, Quote
 from gigafactory.plan.tariff import Rates
-from gigafactory.works import meter
+from gigafactory.works import meter, walls
 from gigafactory.works.budgets import Budgets
 from gigafactory.works.energy import Held, cpu_s, shares_of
 from gigafactory.works.engine import (
@@ -45,6 +45,7 @@ POLL_S = 0.1
 ENERGY_S = 1.0  # between looks at the counters of joules
 REPORT_S = 1.0  # progress goes to the ledger at most this often for each job
 GRACE_S = 20.0  # a job asked to stop has this long to reach its checkpoint
+OF_THE_CORE = [kind.__name__ for kind in (ev.RunOpened, *get_args(ev.CoreEvent))]
 RESTARTED = "the works restarted"
 SILENT = "its lease ran out"
 
@@ -98,7 +99,7 @@ class Works:
     async def open(self, blueprint_text: str) -> None:
         """Accept the plan, or pick up where the ledger ends."""
         self.engine.open()
-        rows = list(read(self.home.ledger, self.run))
+        rows = list(read(self.home.ledger, self.run, kinds=OF_THE_CORE))
         if rows:
             await self._recover(rows)
         else:
@@ -307,7 +308,11 @@ class Works:
             kept = self.home.checkpoints(self.run, spec.name)
             last = kept_checkpoint(kept, started.from_step)
         return {
-            "work": {"name": spec.name, **spec.work.model_dump(mode="json")},
+            "work": {
+                "name": spec.name,
+                **spec.work.model_dump(mode="json"),
+                **(walls.of_scripts(self) if spec.kind == "script" else {}),
+            },
             "model": spec.model.model_dump(mode="json") if spec.model else None,
             "attempt": started.attempt,
             "chips": sum(started.chips),

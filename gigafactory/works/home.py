@@ -2,7 +2,7 @@
 
 $GIGAFACTORY_HOME/ledger.db            everything that happened (or $GIGAFACTORY_LEDGER)
                   machine.json         this machine as a chip
-                  key, keys.json       this user's key; hashes of all keys
+                  key                  this user's key, an operator's
                   works.json, lock     who runs the factory now, and where it answers
                   executor.log         what Ray said
                   cache/               what anyone would make the same

@@ -42,17 +42,19 @@ OWNER_ONLY = 0o600
 BATCH_MAX = 256  # acts in one transaction of the ledger
 
 _VIEWER = frozenset({"read"})
-_MEMBER = _VIEWER | {"infer", "submit"}
+_CALLER = frozenset({"infer"})
+_MEMBER = _VIEWER | _CALLER | {"submit"}
 _ADMIN = _MEMBER | {"manage"}
 ROLES: dict[str, frozenset[str]] = {
     "none": frozenset(),
+    "caller": _CALLER,
     "viewer": _VIEWER,
     "member": _MEMBER,
     "admin": _ADMIN,
     "operator": _ADMIN | {"operate"},
 }
-"""Names of sets of scopes, each within the next."""
-CLAIMED = ("admin", "member", "viewer")  # widest first; no token makes an operator
+"""Names of sets of scopes: caller and viewer lie each within member, that in admin, and so on."""
+CLAIMED = ("caller", "viewer", "member", "admin")  # no token makes an operator
 CHANGES = ("key.make", "key.revoke", "user.set", "tenant.set")
 OWN_TO_SET = {"keep_prompts"}  # what an admin may change of the own tenant
 
@@ -294,10 +296,11 @@ class House:
     def _of_claims(self, said: Claims) -> Grant | None:
         """An operator's word on tenant and role counts most, then the tenant's own on the role."""
         tenant = self._placed.get(said.user) or said.tenant or ""
-        role = next((role for role in CLAIMED if role in said.roles), "none")
+        claimed = (ROLES[role] for role in CLAIMED if role in said.roles)
+        scopes = frozenset[str]().union(*claimed)
         if user := self.users.get((tenant, said.user)):
-            role = user.role
-        return self._grant(said.user, tenant, ROLES[role], said.key, said.expires_unix_s)
+            scopes = ROLES[user.role]
+        return self._grant(said.user, tenant, scopes, said.key, said.expires_unix_s)
 
     def _grant(
         self, user: str, tenant: str, scopes: frozenset[str], key: str, expires_unix_s: float | None

@@ -24,8 +24,8 @@ from gigafactory.faults import Fault, Refused
 from gigafactory.ledger.store import Ledger, LedgerFailure, read
 from gigafactory.plan import Plan
 from gigafactory.stack import chips
-from gigafactory.works import calibrate, history
-from gigafactory.works.api import HOST, Api, bind, serve, split
+from gigafactory.works import calibrate, history, walls
+from gigafactory.works.api import Api, bind, serve, split, url_of
 from gigafactory.works.board import Board
 from gigafactory.works.driver import POLL_S, Works
 from gigafactory.works.gateway import Gateway, disputes
@@ -102,6 +102,8 @@ async def up(
         ledger = Ledger(home.ledger)
         house = House(ledger, home.ledger, blueprint, home.path)
         works = Works(home, plan, run, ledger, house)
+        if faults := [fault for job in plan.jobs if (fault := walls.refusal(works, job))]:
+            raise Refused(*faults)
         works.opened_unix_s = began_unix_s
         factory = _Factory(works, blueprint, text, listening)
         await _live(factory, wish, watcher, pages)
@@ -156,7 +158,7 @@ class _Factory:
     def __init__(self, works: Works, blueprint: Blueprint, text: str, listening: socket.socket):
         self.works, self.blueprint, self.text = works, blueprint, text
         self.listening = listening
-        self.url = f"http://{HOST}:{listening.getsockname()[1]}"
+        self.url = url_of(listening)
         self.key = works.house.local(_tenant(blueprint))
 
     async def answer(self, pages: Pages) -> None:

@@ -36,13 +36,13 @@ from gigafactory.works.api.jobs import Jobs
 from gigafactory.works.api.outputs import Outputs
 from gigafactory.works.api.plant import Figures, Plant
 from gigafactory.works.api.quotes import Quoter
-from gigafactory.works.api.server import HOST, bind, serve, split
+from gigafactory.works.api.server import bind, serve, split, url_of
 from gigafactory.works.api.told import Told
 
 if TYPE_CHECKING:
     from gigafactory.works.driver import Works
 
-__all__ = ["ANYONE", "HOST", "Api", "bind", "route", "serve", "split"]
+__all__ = ["ANYONE", "Api", "bind", "route", "serve", "split", "url_of"]
 
 REFERENCE = "#/components/schemas/{model}"
 

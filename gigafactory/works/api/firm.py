@@ -15,7 +15,9 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from gigafactory.blueprint.schema import Budget, Tenant
+from gigafactory.ledger import sheet
 from gigafactory.ledger.store import HOUSE, read
+from gigafactory.works import billing
 from gigafactory.works.api.guard import Who, nothing, route
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 MONTH = r"^[1-9][0-9]{3}-(0[1-9]|1[0-2])$"
 AUDIT_MAX = 1000
 BILLS_FRESH_S = 3.0
-Role = Literal["none", "viewer", "member", "admin", "operator"]
+Role = Literal["none", "caller", "viewer", "member", "admin", "operator"]
 
 
 class Tenants(BaseModel):
@@ -271,13 +273,11 @@ class Firm:
         asked = month or time.strftime("%Y-%m", time.gmtime())
         async with self._counting:  # Each takes a while and a core: one after another.
             if time.monotonic() - self._counted_s > BILLS_FRESH_S:
-                self._bills = await asyncio.to_thread(self._count)
+                self._bills = await billing.months(self._works.home.ledger)
                 self._counted_s = time.monotonic()
         found = [b for b in self._bills if b["month"] == asked and b["tenant"] in names]
         if form == "csv":
-            from gigafactory.ledger import bills
-
-            return Response(bills.csv(found), media_type="text/csv")
+            return Response(sheet.table(found), media_type="text/csv")
         return _json({"month": asked, "bills": found})
 
     @route("GET", "/api/audit", "operate", response_model=Audit)
@@ -300,12 +300,6 @@ class Firm:
                 "fault": fault and asdict(fault),
             }
         )
-
-    def _count(self) -> list[dict[str, Any]]:
-        """The bills of all months and tenants."""
-        from gigafactory.ledger.book import Book  # DuckDB and Arrow: 75 MB that few lives need
-
-        return Book.open(self._works.home.ledger).months()
 
     def _acts(self, after: int, limit: int) -> tuple[list[dict[str, Any]], int]:
         acts: list[dict[str, Any]] = []

@@ -15,6 +15,7 @@ from gigafactory.blueprint.load import grow
 from gigafactory.blueprint.schema import Blueprint, Workload
 from gigafactory.faults import Fault, Refused
 from gigafactory.plan import Measured, PlannedJob
+from gigafactory.works import walls
 from gigafactory.works.history import History
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Quoter:
         quote = job.quote.model_copy(update={"job": name})
         reference = job.reference and job.reference.model_copy(update={"job": name})
         job = job.model_copy(update={"spec": spec, "quote": quote, "reference": reference})
-        if fault := self._works.spending.refusal(job):
+        if fault := self._works.spending.refusal(job) or walls.refusal(self._works, job):
             raise Refused(fault)
         return job
 

@@ -240,7 +240,7 @@ class Exchange:
             # The server gives up; what is in the ledger is closed, and costs nothing.
             self._settle(seat, None)
             raise
-        usage = self.answer.usage
+        usage = self._within(self.answer.usage)
         failpoint("gateway.before_settle")
         try:
             await self._settle(seat, usage)
@@ -314,6 +314,18 @@ class Exchange:
             if said:
                 await self._tell(said, more=True)
 
+    def _within(self, usage: Usage | None) -> Usage | None:
+        """What is billed of a usage: no more than was reserved, whatever the engine says."""
+        if usage is None:
+            return None
+        ask = self.ask
+        completion = min(usage.completion_tokens, ask.max_tokens)
+        billed = Usage(min(usage.prompt_tokens, ask.tokens_max - completion), completion)
+        if billed != usage:
+            log.warning("request %s: its engine says %s, of which %s is billed", self.request,
+                        usage, billed)  # fmt: skip
+        return billed
+
     def _settle(self, seat: Seat, usage: Usage | None) -> "asyncio.Future[None]":
         """Put down the settlement, once."""
         shop, tenant = self.shop, self.grant.tenant
@@ -326,6 +338,7 @@ class Exchange:
             prompt, completion = usage
             # At the price of the day of the reservation.
             self.money = shop.rates.request(self.unix_s, prompt, completion)
+            self.money = min(self.money, self.money_max)
         shop.metrics.settled(
             tenant, self.route.name, outcome, prompt, completion, self.money, ttft_s, duration_s
         )
