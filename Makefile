@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: up test seeds install lint lock clean
+.PHONY: up test seeds kills install lint lock clean
 
 up: install
 	$(BIN)/gigafactory up blueprints/laptop.yaml
@@ -17,6 +17,10 @@ install: $(VENV)/.works
 # The core under so many seeds; a failing one shrinks to a story. docs/testing.md
 seeds: $(VENV)/.dev
 	$(BIN)/python -m tests.dst --seeds 100000
+
+# The works under so many `kill -9`, at failpoints and at random; for a night. docs/testing.md
+kills: $(VENV)/.dev
+	$(BIN)/python -m tests.kills --failpoints --random 10000
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

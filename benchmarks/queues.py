@@ -1,6 +1,6 @@
 """Kueue's own two performance scenarios through our API, ledger and core, beside what Kueue took.
 
-    OMP_NUM_THREADS=1 python benchmarks/queues.py [--only large-scale]
+    OMP_NUM_THREADS=1 python -m benchmarks.queues [--only large-scale]
 
 A works in a process of its own, with its doors, its ledger on this disk (one durable row for every
 submission, start and end) and the compiled core; a client that submits in batches over HTTP as
@@ -28,7 +28,6 @@ import psutil
 
 from benchmarks.kueue import BORROW, QUOTA, SCENARIOS, Scenario
 from gigafactory.blueprint.load import parse
-from gigafactory.factory import Factory
 from gigafactory.ledger.store import Ledger, select
 from gigafactory.plan import make
 from gigafactory.works.api import Api, bind, serve, split
@@ -201,7 +200,8 @@ def measured(scenario: Scenario) -> dict[str, Any]:
             used = psutil.Process(process.pid).cpu_times()
             began_s = time.time()
             for first in range(0, len(offers), BATCH):
-                answer = client.post("/api/jobs/batch", json={"jobs": offers[first : first + BATCH]})
+                some = {"jobs": offers[first : first + BATCH]}
+                answer = client.post("/api/jobs/batch", json=some)
                 answer.raise_for_status()
                 assert answer.json()["refused"] == 0, answer.text[:2000]
             submitted_s = time.time()

@@ -1,5 +1,6 @@
 """What people are shown runs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gigafactory.blueprint.load import parse
+from gigafactory.blueprint.load import grow, load, parse, read_tree
 from gigafactory.factory.state import diagram
-from gigafactory.plan import make
+from gigafactory.plan import Measured, make, submit
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +22,14 @@ def test_an_example_runs_and_prints_something(example):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip()
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")))
+def test_a_job_of_the_examples_can_be_quoted_by_the_laptop(example):
+    tree = json.loads(json.dumps(read_tree(example.read_text(), example), default=str))
+    laptop, name = load("laptop"), tree.pop("name")
+    quoted = submit(laptop, name, grow(laptop, name, tree), Measured())
+    assert quoted.quote.duration_s.value > 0
 
 
 def test_the_blueprint_in_the_manual_can_be_planned():

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sqlite3
-import stat
 import threading
 import time
 
@@ -17,7 +16,6 @@ from gigafactory.works.gateway import disputes
 from gigafactory.works.gateway.answer import Answer, parsed
 from gigafactory.works.gateway.ask import CHAT, understand
 from gigafactory.works.gateway.rows import Rows
-from gigafactory.works.keys import Keys
 from tests.gateway_house import HELLO, INPUT, OUTPUT, RUN, open_house, replica, until
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
@@ -391,15 +389,3 @@ def test_a_reservation_that_a_crash_left_is_disputed_once_and_costs_nothing(tmp_
     ledger.append(RUN, dispute).result()
     assert disputes(path, RUN) == []
     assert disputes(path, "another run") == []
-
-
-def test_keys_are_kept_as_hashes_that_only_the_owner_reads(tmp_path):
-    keys = Keys(tmp_path / "home")
-    assert keys.tenant_of("gf-anything") is None
-    key = keys.local("me")
-    assert keys.local("me") == key
-    other = Keys(tmp_path / "home").create("mill")
-    assert (keys.tenant_of(key), keys.tenant_of(other)) == ("me", "mill")
-    assert key not in (tmp_path / "home" / "keys.json").read_text()
-    for name in ("keys.json", "key"):
-        assert stat.S_IMODE((tmp_path / "home" / name).stat().st_mode) == 0o600

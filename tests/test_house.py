@@ -147,9 +147,12 @@ def copy_of(folder):
     return copied
 
 
-def test_roles_are_sets_of_scopes_each_within_the_next():
-    sets = list(ROLES.values())
-    assert all(less < more for less, more in itertools.pairwise(sets))
+def test_roles_are_sets_of_scopes_each_within_the_next_and_callers_and_viewers_share_nothing():
+    for below in ("caller", "viewer"):
+        chain = [ROLES[role] for role in ("none", below, "member", "admin", "operator")]
+        assert all(less < more for less, more in itertools.pairwise(chain))
+    assert ROLES["caller"] == {"infer"}
+    assert ROLES["viewer"] == {"read"}
     assert ROLES["operator"] == {"infer", "read", "submit", "manage", "operate"}
 
 
@@ -196,7 +199,22 @@ def test_an_admin_manages_the_own_tenant_and_no_other(house):
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("role", ["none", "viewer", "member"])
+def test_a_caller_asks_models_and_is_narrowed_by_what_the_user_is_set_to(house):
+    async def story():
+        root = operator(house)
+        key, _ = await house.make_key(root, "lab", "bot", "caller")
+        assert house.who(key).scopes == {"infer"}
+        for role, left in (("member", {"infer"}), ("viewer", None), ("caller", {"infer"})):
+            await house.set_user(root, "bot", "lab", role)
+            grant = house.who(key)
+            assert (grant.scopes if grant else None) == left
+        members, _ = await house.make_key(root, "lab", "bot", "member")
+        assert house.who(members).scopes == {"infer"}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("role", ["none", "caller", "viewer", "member"])
 def test_below_an_admin_nobody_manages_anything(house, role):
     async def story():
         less = Grant("ada", "lab", ROLES[role], "")
@@ -542,8 +560,11 @@ def test_a_token_speaks_for_whom_its_claims_say_and_no_token_makes_an_operator(t
         for claims in ({"role": "operator"}, {"role": None}, {"role": [["admin"], 7]},
                        {"firm": "other"}, {"firm": None}, {"firm": ["lab"]}):  # fmt: skip
             assert house.who(tokens.token(tokens.said(**claims))) is None
-        both = house.who(tokens.token(tokens.said(role=["operator", "viewer"])))
-        assert both.scopes == ROLES["viewer"]
+        for roles, scopes in ((["operator", "viewer"], ROLES["viewer"]),
+                              ("caller", ROLES["caller"]),
+                              (["viewer", "caller"], {"read", "infer"}),
+                              (["caller", "none", "member"], ROLES["member"])):  # fmt: skip
+            assert house.who(tokens.token(tokens.said(role=roles))).scopes == scopes
 
 
 def test_the_word_of_the_house_counts_more_than_a_claim(tmp_path):

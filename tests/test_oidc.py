@@ -135,6 +135,7 @@ def test_a_token_with_one_claim_wrong_is_nobodys(tmp_path, wrong):
 
 def test_two_clocks_may_differ_by_the_leeway_and_no_more(tmp_path):
     at, now = door(tmp_path), time.time()
+    assert oidc.LEEWAY_S == 30
     assert claims_of(token(said(exp=now - oidc.LEEWAY_S + 10)), at)
     assert claims_of(token(said(exp=now - oidc.LEEWAY_S - 10)), at) is None
     assert claims_of(token(said(nbf=now + oidc.LEEWAY_S - 10)), at)
@@ -239,7 +240,8 @@ def test_only_public_signing_keys_that_are_strong_enough_are_taken():
     ]
     kept = oidc.keys_of(json.dumps({"keys": [*unfit, public("ES256")]}).encode())
     assert {kid: algorithm for kid, (algorithm, _) in kept.items()} == {"ES256": "ES256"}
-    for nothing in (json.dumps({"keys": unfit}), "{}", "[]", '{"keys": 7}', "no json"):
+    large = key_set() + " " * oidc.KEY_SET_BYTES_MAX
+    for nothing in (json.dumps({"keys": unfit}), "{}", "[]", '{"keys": 7}', "no json", large):
         with pytest.raises(ValueError):
             oidc.keys_of(nothing.encode())
 
@@ -380,6 +382,8 @@ def answer(body, status=200, **headers):
 def provider(tmp_path, monkeypatch):
     made = Provider(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(made.pem))
+    for proxy in ("HTTPS_PROXY", "ALL_PROXY"):  # which would be sent what we ask, and is not
+        monkeypatch.setenv(proxy, "http://127.0.0.1:1")
     yield made
     made.server.shutdown()
     made.server.server_close()

@@ -60,6 +60,7 @@ class Api:
         own.register(Figures(self))
         self.registries: list[CollectorRegistry] = [own]
         """What `/metrics` tells; the gateway's may be added."""
+        self._app: FastAPI | None = None
         self._openapi: dict[str, Any] = {}
 
     def app(self, pages: Iterable[Route] = ()) -> FastAPI:
@@ -89,11 +90,13 @@ class Api:
                     self._add(app, asked, getattr(room, name))
         for page in pages:
             app.router.routes.append(_guarded(page))
-        self._openapi = self._described(app)
+        self._app = app
         return app
 
     def openapi(self) -> dict[str, Any]:
-        """The API as OpenAPI."""
+        """The API as OpenAPI; made when it is first asked for, since it takes half a second."""
+        if not self._openapi and self._app is not None:
+            self._openapi = self._described(self._app)
         return self._openapi
 
     def _add(self, app: FastAPI, asked: Asked, call: Any) -> None:

@@ -137,7 +137,7 @@ class Guard:
         if asked.scope == ANYONE:
             return None
         token, from_cookie = token_of(request)
-        if asked.page and request.method in SAFE and "key" in request.query_params:
+        if asked.page and request.url.path == "/" and "key" in request.query_params:
             token = request.query_params["key"]
         grant = self._house.who(token) if token else None
         if grant is None:
