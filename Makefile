@@ -10,7 +10,7 @@ up: install
 	$(BIN)/gigafactory up blueprints/laptop.yaml
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: $(VENV)/.works
 

@@ -220,9 +220,10 @@ class Client:
         """Machines: whether they take work, and what runs there."""
         return self._get("/api/nodes")["nodes"]
 
-    def drain(self, node: str, now: bool = False) -> Json:
-        """Have a machine take no more work; with `now` what runs there moves."""
-        return self._send("POST", f"/api/nodes/{quoted(node)}/drain", {"now": now})
+    def drain(self, node: str, now: bool = False, undo: bool = False) -> Json:
+        """Have a machine take no more work; with `now` what runs there moves; or work again."""
+        how = {"now": now, "undo": undo}
+        return self._send("POST", f"/api/nodes/{quoted(node)}/drain", how)
 
     def services(self) -> list[Json]:
         """What the gateway answers for."""

@@ -142,7 +142,7 @@ def jobs(
             book, run = last_run()
             rows = [
                 row
-                for row in view_of(book, run["run"])["jobs"]
+                for row in map(_left, view_of(book, run["run"])["jobs"])
                 if tenant in (None, row["tenant"]) and status in (None, row["status"])
             ]
         say({"jobs": rows}, as_json, lambda: terminal.jobs(rows))
@@ -208,7 +208,7 @@ def artifacts(
             for file in files:
                 factory.fetch(job, file["path"], output)
         rows = [(file["path"], f"{file['bytes']:,}") for file in files]
-        say(found, as_json, lambda: table(("file", "bytes"), rows))
+        say(found, as_json, lambda: table(("file", "bytes"), rows) if rows else _nothing(found))
 
 
 def events(
@@ -255,14 +255,16 @@ def nodes(as_json: AS_JSON = False) -> None:
 def drain(
     node: Annotated[str, typer.Argument(help="as `gigafactory nodes` has it")],
     now: Annotated[bool, typer.Option(help="what runs there moves at its checkpoint")] = False,
+    undo: Annotated[bool, typer.Option(help="have it take work again")] = False,
     as_json: AS_JSON = False,
 ) -> None:
     """Have a machine take no more work; what runs there ends first.
 
-    Example: `gigafactory drain home/this-machine-1 --now`
+    Examples: `gigafactory drain home/this-machine-1 --now`,
+    `gigafactory drain home/this-machine-1 --undo`
     """
     with door(as_json), connected() as factory:
-        answer = factory.drain(node, now)
+        answer = factory.drain(node, now, undo)
         say(answer, as_json, lambda: f"{node}: {answer['state']}")
 
 
@@ -331,7 +333,7 @@ def _priced(answer: dict[str, Any], quote: bool) -> str:
     verb = "would take" if quote else "accepted, takes"
     return (
         f"{took['job']}: {verb} {took['duration_s']['value']:.0f} s"
-        f" and {took['money']['value']:.4f} on {took['pool']}"
+        f" and {took['money']['value']:.4f} {answer['currency']} on {took['pool']}"
     )
 
 
@@ -348,8 +350,30 @@ def _watch(factory: "Client", names: list[str], as_json: bool) -> None:
         ended.append(job)
     if as_json:
         print(json.dumps(ended[0] if len(ended) == 1 else {"jobs": ended}))
-    if any(job["status"] != "done" or job["passed"] is False for job in ended):
+    ill = (job for job in ended if job["status"] != "done" or job["passed"] is False)
+    if not all(map(_let_go, ill)):
         raise typer.Exit(1)
+
+
+def _let_go(job: dict[str, Any]) -> bool:
+    """Whether it is a replica of a service, ended by the factory since nobody asked it."""
+    return job["status"] == "cancelled" and job.get("cancelled_by") == "services"
+
+
+def _left(row: dict[str, Any]) -> dict[str, Any]:
+    """A job as the last run left it: without a works nothing runs, and nothing will by itself."""
+    if row["over"]:
+        return row
+    status = "stopped" if row["attempts"] else "waiting"
+    return row | {"status": status, "why": "waits for `gigafactory up`"}
+
+
+def _nothing(found: dict[str, Any]) -> str:
+    """Of a job without files."""
+    if not found["attempt"]:
+        return "nothing yet: it has not started"
+    so_far = "" if found["committed"] else " so far"
+    return f"it left nothing{so_far}: only files in its $GIGAFACTORY_OUTPUT are kept"
 
 
 def _standing(job: dict[str, Any]) -> str:
@@ -357,6 +381,8 @@ def _standing(job: dict[str, Any]) -> str:
     progress = job["progress"]
     step = f", step {progress['step']}/{progress.get('steps', '?')}" if "step" in progress else ""
     loss = f", loss {progress['loss']:.3f}" if isinstance(progress.get("loss"), float) else ""
+    if _let_go(job):
+        return f"{job['name']}: let go, nobody asked"
     why = f": {job['why']}" if job["why"] else ""
     error = f": {job['error'].get('what', '')}" if job.get("error") else ""
     return f"{job['name']}: {job['status']}{why}{step}{loss}{error}"

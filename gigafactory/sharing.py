@@ -5,6 +5,7 @@ read from the ledger of this home where none runs.
 """
 
 import os
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from gigafactory.door import AS_JSON, door, say, write_whole
-from gigafactory.faults import Fault, Refused
+from gigafactory.faults import Fault, Refused, nearest
 from gigafactory.running import connected, last_run, runs, table
 
 TENANT = Annotated[str | None, typer.Option(help="of this tenant; your own by default")]
 ROLE = "none, caller, viewer, member, admin or operator"
 DAY_S = 86_400.0
+MONTH = re.compile(r"[1-9][0-9]{3}-(0[1-9]|1[0-2])")
 
 keys = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +61,7 @@ def tenants(
         else:
             found = factory.tenants()
             if name is not None and name not in found:
-                why, hint = "none of that name is yours", "`gigafactory tenants` lists them"
+                why, hint = "none of that name is yours", nearest(name, found)
                 raise Refused(Fault(f"there is no tenant {name!r}", name, why, hint))
             found = found if name is None else {name: found[name]}
         header = ("tenant", "weight", "quota", "borrow", "cohort", "budgets")
@@ -118,9 +120,9 @@ def list_(as_json: AS_JSON = False) -> None:
     """
     with door(as_json), connected() as factory:
         found = factory.keys()
-        header = ("id", "tenant", "user", "role", "made", "expires", "revoked")
+        header = ("id", "tenant", "user", "role", "made", "opens until, UTC")
         rows = [
-            [*(key[of] for of in header[:4]), *(_day(key[f"{of}_unix_s"]) for of in header[4:])]
+            [*(key[of] for of in header[:4]), f"{_time(key['made_unix_s']):.10}", _until(key)]
             for key in found
         ]
         say({"keys": found}, as_json, lambda: table(header, rows))
@@ -174,6 +176,9 @@ def bill(
         if run is not None and month is not None:
             hint = "name one of them"
             raise Refused(Fault("--run and --month", "--month", "each is another bill", hint))
+        if month is not None and not MONTH.fullmatch(month):
+            hint = "write it as 2026-11"
+            raise Refused(Fault(f"{month!r} is no month", "--month", "it has another form", hint))
         if month is None and csv is None and (run or not os.environ.get("GIGAFACTORY_URL")):
             _bill_of_run(run, tenant, as_json)
             return
@@ -185,21 +190,7 @@ def bill(
             asked, text = _month_at_home(month, tenant)
         if csv is not None:
             write_whole(csv, text)
-        header = ("tenant", "chip-hours", "kWh", "gCO2e", "requests", "tokens in", "tokens out", "")
-        rows = [
-            (
-                of["tenant"],
-                f"{sum(of['chip_h'].values()):.4f}",
-                f"{of['energy_measured_kwh'] + of['energy_modelled_kwh']:.5f}",
-                f"{of['carbon_g']:.3g}",
-                str(of["requests"]),
-                f"{of['input_tokens']:,}",
-                f"{of['output_tokens']:,}",
-                f"{of['total_micro'] / 1e6:.6f} {of['currency']}",
-            )
-            for of in asked["bills"]
-        ]
-        say(asked, as_json, lambda: table(header, rows))
+        say(asked, as_json, lambda: _bills(asked))
 
 
 def audit(
@@ -248,6 +239,22 @@ def _bill_of_run(run: str | None, tenant: str | None, as_json: bool) -> None:
     currency = last["plan"]["currency"]
     whole = {"run": last["run"], "currency": currency, "tenants": rows}
     say(whole, as_json, lambda: terminal.bill(rows, currency))
+
+
+def _bills(asked: dict[str, Any]) -> Any:
+    """The bills of a month as those of a run; of several currencies a table each."""
+    from rich.console import Group
+
+    from gigafactory.console import terminal
+
+    if not asked["bills"]:
+        return f"nobody used anything in {asked['month']}"
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for of in asked["bills"]:
+        energy_kwh = of["energy_measured_kwh"] + of["energy_modelled_kwh"]
+        row = {**of, "chip_s": sum(of["chip_h"].values()) * 3600, "energy_kwh": energy_kwh}
+        rows.setdefault(of["currency"], []).append(row)
+    return Group(*(terminal.bill(rows[currency], currency) for currency in rows))
 
 
 def _month_at_home(month: str | None, tenant: str | None) -> tuple[dict[str, Any], str]:
@@ -309,8 +316,14 @@ def _or_dash(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def _day(unix_s: float | None) -> str:
-    return "–" if unix_s is None else f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d}"
+def _until(key: dict[str, Any]) -> str:
+    """How long a key opens, or since when it does no more."""
+    if key["revoked_unix_s"] is not None:
+        return f"revoked {_time(key['revoked_unix_s']):.16}"
+    ends_unix_s = key["expires_unix_s"]
+    if ends_unix_s is None:
+        return "for ever"
+    return "expired " * (ends_unix_s <= time.time()) + f"{_time(ends_unix_s):.16}"
 
 
 def _time(unix_s: float) -> str:

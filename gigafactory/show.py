@@ -10,9 +10,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from gigafactory.console import terminal
+from gigafactory.ledger.store import read
 from gigafactory.plan import Plan
 from gigafactory.units import show_duration
 from gigafactory.works.driver import Works
+from gigafactory.works.services import BY
 
 REDRAW_S = 0.25
 ENDED = ("done", "failed", "blocked", "cancelled")
@@ -143,6 +145,8 @@ class Screen:
     def _ended(self, works: Works, job: str, status: str) -> str:
         planned = works.planned[job]
         predicted_s = planned.quote.duration_s.value
+        if status == "cancelled" and BY in _cancelled_by(works, job):
+            return f"– {planned.spec.kind:<10} {job}: let go, nobody asked"
         mark = "[green]✓[/]" if status == "done" else "[red]✗[/]"
         return (
             f"{mark} {planned.spec.kind:<10} {job}: {status}, quoted {show_duration(predicted_s)}"
@@ -152,3 +156,9 @@ class Screen:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=None, note="")
         return self._tasks[name]
+
+
+def _cancelled_by(works: Works, job: str) -> set[str]:
+    """Who cancelled a job, as the ledger has it."""
+    rows = read(works.home.ledger, works.run, kinds=["JobCancelled"])
+    return {row.body["by"] for row in rows if row.subject == job}

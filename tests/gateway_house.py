@@ -38,13 +38,15 @@ class Engine:
         self.fault = None
         self.asked = []
         self.deltas = None
+        self.counts_on = False  # usage so far in every chunk, as vLLM's continuous_usage_stats
         paths = ("chat/completions", "completions", "embeddings")
         self.app = Starlette(
             routes=[Route(f"/v1/{path}", self.complete, methods=["POST"]) for path in paths]
         )
 
-    def usage(self):
-        return {"prompt_tokens": 7, "completion_tokens": self.words, "total_tokens": 7 + self.words}
+    def usage(self, words=None):
+        words = self.words if words is None else words
+        return {"prompt_tokens": 7, "completion_tokens": words, "total_tokens": 7 + words}
 
     async def complete(self, request):
         body = await request.json()
@@ -76,10 +78,14 @@ class Engine:
                 raise ConnectionAbortedError("an engine that dies in the middle")
             await asyncio.sleep(self.pause_s)
             if self.deltas is None:
-                yield chunk({"content": 'la "usage":{"model":"model@main"} '})
+                told = {"usage": self.usage(word + 1)} if self.counts_on else {}
+                yield chunk({"content": 'la "usage":{"model":"model@main"} '}, **told)
         for delta in self.deltas or ():
             yield chunk(delta)
         yield chunk({}, usage=self.usage())
+        if self.counts_on:
+            yield f"data: {json.dumps(answer | {'choices': [], 'usage': self.usage()})}\n\n"
+            yield "data: [DONE]\n\n"
 
 
 class Services:
@@ -96,6 +102,9 @@ class Services:
 
     def route(self, name):
         return self.routes.get(name)
+
+    def ready(self, name):
+        return bool(self.routes[name].ready)
 
     def demand(self, name, queued):
         self.wanted.append((name, queued))

@@ -102,6 +102,7 @@ class Served:
             raise
 
     async def _live(self):
+        self.loop = asyncio.get_running_loop()
         blueprint = parse(MILL, Path("mill.yaml"))
         ledger = Ledger(self.home.ledger)
         house = House(ledger, self.home.ledger, blueprint, self.home.path)

@@ -315,7 +315,55 @@ def test_a_job_stands_on_jobs_of_its_own_tenant_only(rival):
     assert "tenant 'lab' does not exist" in found[0]["what"]
 
 
+def test_a_name_that_is_nearly_one_s_own_is_answered_with_it(lab, rival):
+    def hint(http, path):
+        return faults(http.get(path), 404)[0]["remedy"]
+
+    assert hint(lab, "/api/jobs/secrt") == "did you mean secret?"
+    assert hint(lab, "/api/tenants/rivl") == "did you mean rival?"
+    assert hint(lab, "/api/jobs/nothing-like-it") == "look for the name again"
+    assert hint(rival, "/api/jobs/secrt") == "look for the name again"
+    assert hint(rival, "/api/jobs/rivls") == "did you mean rivals?"
+    drained = lab.post("/api/nodes/home/this-machine-2/drain")
+    assert faults(drained, 404)[0]["remedy"] == "did you mean home/this-machine-1?"
+
+
 # Jobs.
+
+
+def test_who_submits_or_cancels_is_in_the_audit(served, lab, rival):
+    lab.post("/api/jobs", json={"name": "acted", "work": WAITS})
+    jobs = [{"name": name, "work": WAITS} for name in ("acted-1", "acted-2", "acted")]
+    lab.post("/api/jobs/batch", json={"jobs": jobs})
+    lab.post("/api/jobs/acted/cancel")
+    faults(rival.post("/api/jobs/acted/cancel"), 404)
+    acts = [row.body for row in read(served.home.ledger, kinds=["Acted"])][-3:]
+    assert [(act["did"], act["about"]) for act in acts] == [
+        ("job.submit", "acted"), ("job.submit", "2 jobs"), ("job.cancel", "acted")
+    ]  # fmt: skip
+    assert acts[1]["said"] == {"run": "mill-1", "names": ["acted-1", "acted-2"]}
+    assert all(act["by"].startswith("lab/local:") for act in acts)
+    whole = lab.get("/api/jobs/acted").json()
+    assert whole["status"] == "cancelled"
+    until(lambda: lab.get("/api/jobs/acted").json()["cancelled_by"] == acts[2]["by"])
+    assert lab.get("/api/audit", params={"verify": True}).json()["fault"] is None
+
+
+def test_what_was_accepted_is_told_so_though_the_audit_cannot_be_written(served, lab, monkeypatch):
+    async def fails(*_):
+        raise LedgerFailure("full")
+
+    monkeypatch.setattr(served.works.house, "act", fails)
+    assert lab.post("/api/jobs", json={"name": "unaudited", "work": WAITS}).status_code == 200
+    assert lab.get("/api/jobs/unaudited").status_code == 200
+
+
+def test_a_job_waits_for_a_budget_in_words(lab, served, monkeypatch):
+    lab.post("/api/jobs", json={"name": "broke", "work": WAITS})
+    monkeypatch.setattr(served.works, "why", lambda job: f"{job} has no money")
+    assert lab.get("/api/jobs/broke").json()["why"] == "broke has no money"
+    rows = lab.get("/api/jobs", params={"tenant": "lab"}).json()["jobs"]
+    assert "broke has no money" in {row["why"] for row in rows}
 
 
 def test_a_job_is_in_the_ledger_when_it_is_accepted(served, lab):
@@ -584,7 +632,8 @@ def test_a_bill_is_a_month_of_a_tenant_as_json_and_csv(lab, rival):
     assert text.startswith("month,tenant,")
     assert text.count("\n") == 1 + len(bill["items"])
     assert lab.get("/api/bill", params={"month": "2001-01"}).json()["bills"] == []
-    faults(lab.get("/api/bill", params={"month": "2026-13"}), 422)
+    wrong = faults(lab.get("/api/bill", params={"month": "2026-13"}), 422)
+    assert wrong[0]["remedy"] == "write it as 2026-11"
 
 
 def test_the_audit_is_read_and_verified_by_operators(lab):
@@ -607,6 +656,15 @@ def test_nodes_tell_what_runs_there_to_those_whose_it_is(served, lab, rival):
     assert same["jobs"] == []
     assert same["used"] >= 1
     faults(lab.post("/api/nodes/nowhere/drain"), 404)
+
+
+def test_a_drained_node_takes_work_again_when_that_is_undone(served, lab):
+    where = "/api/nodes/home/this-machine-1/drain"
+    assert lab.post(where).json()["state"] == "drained"
+    assert not served.works.factory.takes_work("home/this-machine-1")
+    assert lab.post(where, json={"undo": True}).json()["state"] == "up"
+    assert served.works.factory.takes_work("home/this-machine-1")
+    faults(lab.post("/api/nodes/nowhere/drain", json={"undo": True}), 404)
 
 
 def test_services_tell_how_many_replicas_answer(served, lab, rival, monkeypatch):

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import typer.testing
@@ -20,6 +23,7 @@ GROUPED = sorted(
     for group in cli.app.registered_groups
     for command in group.typer_instance.registered_commands
 )
+ROOT = Path(__file__).parents[1]
 runner = typer.testing.CliRunner()
 
 
@@ -54,6 +58,34 @@ def test_importing_gigafactory_is_fast_and_light():
 @pytest.mark.parametrize("command", COMMANDS + GROUPED)
 def test_every_command_has_help_with_an_example(command):
     assert f"gigafactory {command}" in run(*command.split(), "--help").output
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands_of(page):
+    """The command lines in a page's blocks of shell: words after `gigafactory`."""
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("gigafactory "):
+                words = shlex.split(line, comments=True)[1:]
+                while "|" in words:  # `jobs | logs JOB`: one line for several
+                    yield words[: words.index("|")]
+                    words = words[words.index("|") + 1 :]
+                yield words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_manual_shows_only_commands_and_options_that_there_are(page):
+    for words in commands_of(page):
+        command, rest = typer.main.get_command(cli.app), words
+        while rest and (inner := getattr(command, "commands", {}).get(rest[0])):
+            command, rest = inner, rest[1:]
+        assert not hasattr(command, "commands"), f"no such command: {words}"
+        try:
+            command.make_context(words[0], list(rest))
+        except Exception as error:
+            pytest.fail(f"gigafactory {shlex.join(words)}: {error}")
 
 
 def test_the_commands_are_those_of_the_manual():

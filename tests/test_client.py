@@ -1,19 +1,24 @@
 """The client and the commands over it: from another machine, with a key, as a person would."""
 
+import asyncio
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 import typer.testing
+from rich.console import Console
 
 from gigafactory import cli
 from gigafactory.client import Client, Unreachable
 from gigafactory.faults import Refused
+from gigafactory.show import Screen
+from gigafactory.works.services import BY
 from tests.served import OFFER, WAITS, Served, until
 
 runner = typer.testing.CliRunner()
@@ -52,6 +57,12 @@ def run(*words, code=0):
 
 def answer(*words, code=0):
     return json.loads(run(*words, "--json", code=code))
+
+
+def line_of(shown, part):
+    """The one line that has it."""
+    (line,) = [line for line in shown.splitlines() if part in line]
+    return line
 
 
 def answering(handle):
@@ -169,7 +180,9 @@ def test_jobs_are_submitted_from_files_and_watched(elsewhere):
     (elsewhere / "one.yaml").write_text(json.dumps({"name": "f1", **OFFER}))
     (elsewhere / "two.yaml").write_text(json.dumps({"tenant": "rival", "name": "f2",
         "kind": "evaluate", "of": "rivals", "suite": "bits_per_byte"}))  # fmt: skip
-    assert "would take" in run("submit", "one.yaml", "two.yaml", "--quote")
+    quoted = run("submit", "one.yaml", "two.yaml", "--quote")
+    assert "would take" in quoted
+    assert quoted.count(" EUR on home/this-machine") == 2
     told = run("submit", "one.yaml", "--watch")
     assert "f1: accepted" in told
     assert "f1: done" in told
@@ -195,9 +208,29 @@ def test_a_job_that_does_not_end_well_is_exit_code_1(served, elsewhere):
     assert run("logs", "held-cli", "-f") == "hello\n"
 
 
+def test_a_replica_that_nobody_asked_is_let_go_and_did_not_fail(served, elsewhere):
+    (elsewhere / "held.yaml").write_text(json.dumps({"name": "held-idle", **OFFER}))
+    run("submit", "held.yaml")
+    served.running("held-idle")
+    ended = asyncio.run_coroutine_threadsafe(served.works.cancel_one("held-idle", BY), served.loop)
+    assert ended.result(20)
+    assert "held-idle: let go, nobody asked" in run("watch", "held-idle")
+    shown = Screen(Console())._ended(served.works, "held-idle", "cancelled")
+    assert shown.endswith("held-idle: let go, nobody asked")
+    assert "✗" not in shown
+
+
+def test_a_drain_is_undone_from_the_command_line(served, elsewhere):
+    node = "home/this-machine-1"
+    assert run("drain", node) == f"{node}: drained\n"
+    assert run("drain", node, "--undo") == f"{node}: up\n"
+    assert served.works.factory.takes_work(node)
+
+
 def test_what_a_job_left_is_listed_and_brought(served, elsewhere):
     output = served.attempt("judge") / "output"
     output.mkdir()
+    assert "only files in its $GIGAFACTORY_OUTPUT are kept" in run("artifacts", "judge")
     (output / "notes.txt").write_text("0123456789")
     assert "notes.txt" in run("artifacts", "judge")
     run("artifacts", "judge", "-o", "here")
@@ -219,7 +252,12 @@ def test_tenants_users_and_keys_are_kept_from_the_command_line(elsewhere, served
     assert made["key"].startswith("gf-")
     assert answer("users", "ann", "--role", "viewer")["users"][0]["role"] == "viewer"
     assert "ann" in run("users")
-    assert made["made"]["id"] in run("keys", "list")
+    shown = run("keys", "list")
+    ends = time.strftime("%Y-%m-%d %H:%M", time.gmtime(made["made"]["expires_unix_s"]))
+    assert f"{ends}" in line_of(shown, made["made"]["id"])
+    assert "for ever" in shown
+    run("keys", "make", "late", "--days", "0")
+    assert "expired 2" in line_of(run("keys", "list"), " late ")
     monkeypatch.setenv("GIGAFACTORY_KEY", made["key"])
     assert answer("jobs")["jobs"]
     assert "may not" in answer("cancel", "train", code=2)["errors"][0]["what"]
@@ -238,7 +276,13 @@ def test_budgets_bills_and_the_audit_are_told(elsewhere, served):
     told = answer("bill", "--month", month, "--csv", "bill.csv")
     assert {bill["tenant"] for bill in told["bills"]} == {"lab", "rival"}
     assert (elsewhere / "bill.csv").read_text().startswith("month,tenant,")
-    assert "EUR" in run("bill", "--tenant", "lab")
+    heading, *rows = run("bill", "--tenant", "lab").splitlines()[1:]
+    assert heading.split()[-1] == "EUR"
+    assert rows[0].split()[-1].replace(".", "").isdigit()
+    assert max(map(len, (heading, *rows))) <= 80
+    assert run("bill", "--month", "2001-01") == "nobody used anything in 2001-01\n"
+    wrong = answer("bill", "--month", "11-2026", code=2)["errors"]
+    assert wrong[0]["remedy"] == "write it as 2026-11"
     assert answer("bill", "--run", "x", "--month", month, code=2)["errors"]
     whole = answer("audit", "--verify")
     assert whole["fault"] is None
@@ -255,6 +299,10 @@ def test_where_no_factory_runs_bills_and_the_audit_are_read_from_the_ledger(serv
     (bill,) = answer("bill", "--month", month, "--tenant", "rival")["bills"]
     assert bill["items"]
     assert answer("audit", "--verify")["acts"] >= 7
+    (held,) = [job for job in answer("jobs", "--tenant", "lab")["jobs"] if job["name"] == "held"]
+    assert (held["status"], held["why"]) == ("stopped", "waits for `gigafactory up`")
+    assert answer("jobs", "--status", "running")["jobs"] == []
+    assert "None" not in run("jobs")
     assert answer("events")["events"][0]["kind"] == "RunOpened"
     assert "no factory runs" in answer("nodes", code=2)["errors"][0]["what"]
 

@@ -215,7 +215,7 @@ def two_nodes(tmp_path):
     below = psutil.Process(node.pid).children(recursive=True)
     node.terminate()
     engine.close()
-    node.wait(10)
+    node.wait(60)
     for one in psutil.wait_procs(below, timeout=5)[1]:
         one.kill()
 

@@ -13,7 +13,7 @@ import pytest
 from gigafactory.factory.events import RequestReserved, RequestSettled, from_row, to_row
 from gigafactory.ledger import store
 from gigafactory.works.gateway import disputes
-from gigafactory.works.gateway.answer import Answer, parsed
+from gigafactory.works.gateway.answer import DONE, Answer, parsed
 from gigafactory.works.gateway.ask import CHAT, understand
 from gigafactory.works.gateway.rows import Rows
 from tests.gateway_house import HELLO, INPUT, OUTPUT, RUN, open_house, replica, until
@@ -150,6 +150,8 @@ def test_the_usage_is_found_wherever_an_engine_cuts_its_stream():
             cut = rest.rfind(b"\n\n") + 2
             if cut > 1:
                 told, rest = told + answer.heard(rest[:cut]), rest[cut:]
+        assert answer.done
+        answer.ended()
         assert answer.usage == (7, 3)
         chunks = list(parsed(told + answer.end))
         assert [chunk["model"] for chunk in chunks] == ["chat"] * 4
@@ -157,6 +159,59 @@ def test_the_usage_is_found_wherever_an_engine_cuts_its_stream():
         assert words == ["data: [DONE]", 'data: {"', "data: {"]
         assert (chunks[3]["choices"], chunks[3]["usage"]) == ([], USAGE)
         assert (told + answer.end).count(b"\n\ndata: [DONE]\n\n") == 1
+
+
+def test_an_engine_that_counts_in_every_chunk_is_billed_its_last_count(house):
+    """As vLLM does with continuous_usage_stats; the client sees a stream like any other."""
+    house.engine.counts_on = True
+    client = house.client()
+    chunks = list(client.chat.completions.create(model="chat", messages=HELLO, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks).count("la") == 3
+    assert all(chunk.usage is None for chunk in chunks)
+    options = {"include_usage": True}
+    create = client.chat.completions.create
+    *chunks, last = create(model="chat", messages=HELLO, stream=True, stream_options=options)
+    assert all(chunk.usage is None for chunk in chunks)
+    assert (last.choices, last.usage.completion_tokens) == ([], 3)
+    events = list(client.responses.create(model="chat", input="hello", stream=True))
+    assert events[-1].response.usage.output_tokens == 3
+    assert events[-1].response.output_text.count("la") == 3
+    bills = [row.body for row in house.rows(6) if row.kind == "RequestSettled"]
+    assert [bill["completion_tokens"] for bill in bills] == [3, 3, 3]
+
+
+def test_a_stream_that_breaks_after_a_count_and_before_its_end_costs_nothing(house):
+    house.engine.counts_on, house.engine.dies_after = True, 2
+    assert '"error"' in house.chat(stream=True).text
+    _, settled = house.rows(2)
+    assert (settled.body["outcome"], settled.body["completion_tokens"]) == ("error", 0)
+
+
+def test_the_last_count_before_the_end_is_billed_however_the_stream_is_cut():
+    def chunk(word, count, **more):
+        choice = {"index": 0, "delta": {"content": word}, **more}
+        usage = {"prompt_tokens": 7, "completion_tokens": count}
+        return {"model": "m", "choices": [choice], "usage": usage}
+
+    said = [chunk("a", 1), chunk("b", 2), chunk("c", 3, finish_reason="stop")]
+    said.append(chunk("", 4) | {"choices": []})
+    wire = b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in said)
+    ask = understand(CHAT, {"messages": HELLO, "stream": True}, [])
+    for size, goodbye in ((1, DONE), (60, DONE), (len(wire), DONE), (len(wire), b"")):
+        answer, rest, told = Answer("r", "chat", ask), b"", b""
+        for at in range(0, len(wire + goodbye), size):
+            rest += (wire + goodbye)[at : at + size]
+            cut = rest.rfind(b"\n\n") + 2
+            if cut > 1:
+                told, rest = told + answer.heard(rest[:cut]), rest[cut:]
+        assert answer.done == bool(goodbye)
+        assert b"stop" not in told, "the end waits for the settlement"
+        answer.ended()
+        assert answer.usage == (7, 4)
+        chunks = list(parsed(told + answer.end))
+        assert "".join(one["choices"][0]["delta"]["content"] for one in chunks) == "abc"
+        assert not any("usage" in one for one in chunks)
+        assert answer.end.endswith(DONE)
 
 
 def test_a_whole_answer_is_openais_and_is_billed_the_engines_usage(house):

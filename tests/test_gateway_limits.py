@@ -77,6 +77,29 @@ def test_a_spent_budget_is_429_until_its_window_ends_and_never_overdrawn(house):
     house.rows(2 * passed)
 
 
+def test_a_budget_with_less_than_a_request_may_take_says_how_much_is_left_and_what_helps(house):
+    budget = Budget.model_validate({"limit": "3000 tokens", "per": "day"})
+    house.budgets.set("mill", [budget])
+    house.budgets.spend("mill", time.time(), tokens=2440)
+
+    def refused():
+        answer = house.chat(max_tokens=4)
+        assert answer.status_code == 429
+        return answer.json()["error"]["message"]
+
+    said = refused()
+    (most,) = re.findall(r"may take (\d+) tokens \(bytes asked, 512 for the template", said)
+    assert int(most) > 560
+    assert re.search(r"; 560 are left until \d{4}-\d\d-\d\d 00:00 UTC of the budget", said)
+    assert "lower max_tokens" in said
+    assert "spent" not in said
+    house.budgets.spend("mill", time.time(), tokens=560)
+    assert refused() == "the budget of mill for this day (tokens) is spent"
+    house.budgets.set("mill", [Budget.model_validate({"limit": "0.001 EUR", "per": "month"})])
+    assert re.search(r"may cost 0\.00\d+ .*; 0\.001000 are left until", refused())
+    house.rows(0)
+
+
 def test_a_refused_or_failed_request_holds_nothing(house):
     house.budgets.set("mill", [Budget.model_validate({"limit": "1200 tokens", "per": "hour"})])
     house.doors.tenants["mill"] = Tenant(tokens_per_minute=1200)

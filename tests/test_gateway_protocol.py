@@ -180,9 +180,35 @@ def test_what_an_engine_lacks_is_501_and_names_one_that_has_it(house):
     ):
         answer = house.post({"model": "chat"} | body, f"/v1/{path}")
         assert answer.status_code == 501
-        assert what in answer.json()["error"]["message"]
-        assert "vllm" in answer.json()["error"]["message"]
+        said = answer.json()["error"]["message"]
+        assert what in said
+        assert ("no engine has them" if what == "embeddings" else "vllm has it") in said
+        assert ("template" in said) == (what in ("tools", "tool_choice"))
     assert not house.engine.asked
+
+
+def test_an_engine_that_has_most_is_not_named_as_the_way_out_of_its_own_lack(house):
+    lacks = replace(replica(house.engine_url, engine="vllm"), lacks=frozenset({"tools"}))
+    house.services.serve("chat", lacks)
+    tool = {"type": "function", "function": {"name": "f"}}
+    answer = house.post({"model": "chat", "messages": HELLO, "tools": [tool]})
+    assert answer.status_code == 501
+    assert answer.json()["error"]["message"] == "the engine vllm lacks tools with this model"
+
+
+def test_the_page_says_what_becomes_of_a_setting_that_an_engine_lacks(house):
+    page = Path(__file__).parents[1] / "docs" / "serving.md"
+    rows = [line.split("|")[1:3] for line in page.read_text("utf-8").splitlines() if "|" in line]
+    house.services.serve("chat", replica(house.engine_url, lacks=LACKS | {"tools"}))
+    tool = {"type": "function", "function": {"name": "f"}}
+    for name, value in (
+        ("tools", [tool]), ("tool_choice", "required"), ("response_format", {"type": "json_object"}),
+        ("stop", ["."]), ("logprobs", True), ("n", 2), ("temperature", 0.5),
+    ):  # fmt: skip
+        (cell,) = [here for what, here in rows if f"`{name}`" in what]
+        answer = house.post({"model": "chat", "messages": HELLO, name: value})
+        told = answer.headers.get("x-gigafactory-ignored", str(answer.status_code))
+        assert ("ignored" if told == name else told) in cell, name
 
 
 def test_embeddings_pass_where_the_engine_has_them(house):
@@ -225,6 +251,20 @@ def test_prompts_are_kept_for_those_who_ask_and_nobody_else(house, caplog):
     assert json.loads(line)["asked"]["messages"] == secret
     assert stat.S_IMODE((prompts / "mill.jsonl").stat().st_mode) == 0o600
     assert not (prompts / "bank.jsonl").exists()
+
+
+def test_no_quantile_of_the_first_word_is_later_than_that_of_the_end():
+    metrics, times = Metrics(), Random(7)
+    for _ in range(200):
+        duration_s = times.lognormvariate(1, 2)
+        outcome = times.choice(["complete", "disconnected", "error"])
+        ttft_s = duration_s * times.uniform(0.5, 1)
+        metrics.settled("mill", "chat", outcome, 7, 3, 1, ttft_s, duration_s)
+    told = Counted(metrics.registry)
+    first = told.quantiles("gigafactory_ttft_seconds", "chat")
+    end = told.quantiles("gigafactory_request_seconds", "chat")
+    assert first[0.5] <= end[0.5]
+    assert first[0.95] <= end[0.95]
 
 
 def test_what_passes_is_counted_for_prometheus(house):

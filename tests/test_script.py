@@ -221,9 +221,31 @@ while True:
     pass
 """
     context = of(tmp_path, code, limits=small)
-    with pytest.raises(script.ScriptFailed, match="it was ended by SIG"):
+    with pytest.raises(script.ScriptFailed, match="by SIGXCPU, at its limit of 1 s of processor"):
         script.run(context)
     assert log(context) == ""
+
+
+SPIN = "while True: pass"
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        (f"import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n{SPIN}",
+         "by SIGKILL, at its limit of 1 s of processor time"),
+        (f"import os; os.execv('/bin/sh', ['sh', '-c', '{sys.executable} -Sc \"{SPIN}\"; exit $?'])",
+         "code 152, at its limit of 1 s of processor time"),
+        ("bytearray(400_000_000)", "code 1 (its limit of memory is 200 MB)"),
+        ("import os; os.kill(os.getpid(), 9)", "by SIGKILL (its limit of memory is 200 MB)"),
+        ("raise SystemExit(2)", "it ended with code 2"),
+    ],
+)  # fmt: skip
+def test_a_failure_names_the_limit_that_it_likely_came_to(tmp_path, code, words):
+    small = {"memory_bytes": 200e6, "cpu_s": 1.0}
+    with pytest.raises(script.ScriptFailed) as failure:
+        script.run(of(tmp_path, code, limits=small))
+    assert failure.value.what.removeprefix("the command failed: ").endswith(words)
 
 
 def test_it_cannot_speak_in_the_factorys_name(tmp_path):

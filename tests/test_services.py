@@ -297,6 +297,33 @@ def test_a_service_goes_to_zero_and_comes_back_with_a_request_under_a_new_number
     lived(tmp_path, mill(replicas_min=0), story)
 
 
+def test_to_list_the_models_wakes_nothing(tmp_path):
+    async def story(life):
+        works, grant = life.works, Grant("ann", "lab", frozenset({"infer"}), "k1")
+        house = SimpleNamespace(who=lambda key: grant, tenants={"lab": Tenant()})
+        gateway = Gateway(works.ledger, works.run, lambda: 0.0, life.services, house, None, None)
+        headers = {"authorization": "Bearer gf-1"}
+        to = httpx.ASGITransport(gateway)
+        async with httpx.AsyncClient(transport=to, base_url="http://g", headers=headers) as client:
+
+            async def listed():
+                await life.turns()
+                one = (await client.get("/v1/models/serve")).json()
+                assert (await client.get("/v1/models")).json()["data"] == [one]
+                await life.turns()
+                return one["ready"]
+
+            assert await listed()
+            await life.quiet()
+            assert not await listed()
+            assert life.works.factory.running() == []
+            life.services.route("serve")
+            assert await listed()
+        assert not life.services.ready("nonesuch")
+
+    lived(tmp_path, mill(replicas_min=0), story)
+
+
 def test_asking_a_route_wakes_the_services_that_have_a_share_in_it(tmp_path):
     async def story(life):
         await life.quiet()

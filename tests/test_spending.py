@@ -1,6 +1,7 @@
 """Budgets over time, held against jobs that run: the driver, core and ledger are the real ones."""
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -162,3 +163,18 @@ def test_a_job_that_no_window_could_pay_is_refused_before_it_waits_for_ever(play
         assert "0.0001 EUR a hour is the whole of it" in fault.why
 
     played(story)
+
+
+def test_what_ran_when_the_works_was_killed_is_billed_up_to_its_last_sign_of_life(played):
+    async def run(works, pass_s):
+        folder = works.home.attempt("mill-1", "first", 1)
+        renewed = works.opened_unix_s + 30.0
+        os.utime(folder / "lease", (renewed, renewed))
+
+    played(run)  # and no close: it is gone
+
+    async def again(works, pass_s):
+        (left,) = works.budgets.left("lab")
+        assert left.spent == pytest.approx(30.0)
+
+    played(again)

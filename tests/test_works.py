@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from gigafactory.blueprint.load import parse
 from gigafactory.factory import Factory
 from gigafactory.factory import events as ev
+from gigafactory.faults import Refused
 from gigafactory.jobs.context import PROGRESS, RESULT, step_folder
 from gigafactory.ledger.store import Ledger, read
 from gigafactory.plan import make
@@ -505,3 +507,43 @@ def test_a_crash_around_a_start_and_a_commit_ends_the_same(where, fatal, tmp_pat
     lives(Home(tmp_path), [(10**6, True)], iter(()))
     assert passes[f"driver.{where}"] >= fatal, "it died there"
     check(Home(tmp_path))
+
+
+def test_a_changed_blueprint_does_not_leave_accepted_jobs_behind_unsaid(tmp_path):
+    from gigafactory.works.up import _choose
+
+    home = Home(tmp_path)
+
+    async def begin():
+        works = Works(home, make(blueprint()), "mill-1", ledger)
+        works.engine = Stage(iter(()))
+        await works.open("")
+
+    def blueprint(weight=1):
+        text = GOOD.replace("lab: {}", f"lab: {{weight: {weight}}}")
+        return parse(text, Path("mill.yaml"))
+
+    ledger = Ledger(home.ledger)
+    asyncio.run(begin())
+    ledger.close()
+    assert _choose(home, blueprint(), again=False)[::2] == ("mill-1", True)
+    with pytest.raises(Refused) as refused:
+        _choose(home, blueprint(weight=2), again=False)
+    (fault,) = refused.value.faults
+    assert fault.what == "the blueprint changed since mill-1 began"
+    assert "train, judge of it have not ended" in fault.why
+    assert _choose(home, blueprint(weight=2), again=True)[::2] == ("mill-2", False)
+    ledger = Ledger(home.ledger)
+    asyncio.run(begin_and_end(home, ledger, blueprint()))
+    ledger.close()
+    assert _choose(home, blueprint(weight=2), again=False)[::2] == ("mill-2", False)
+
+
+async def begin_and_end(home, ledger, blueprint):
+    works = Works(home, make(blueprint), "mill-1", ledger)
+    works.engine = Stage(iter(()))
+    await works.open("")
+    for job in ("train", "judge"):
+        await works.cancel(job, "ann")
+    await works.turn()
+    await works.turn()

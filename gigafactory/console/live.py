@@ -281,7 +281,9 @@ class Pages:
 
 def _month(text: str) -> str:
     if not MONTH.fullmatch(text):
-        fault = Fault(f"{text[:20]!r} is no month", "month", "it has another form", "2026-11")
+        fault = Fault(
+            f"{text[:20]!r} is no month", "month", "it has another form", "write it as 2026-11"
+        )
         raise Refused(fault)
     return text
 

@@ -12,6 +12,11 @@ from gigafactory.plan import Figure, Plan, Quote
 from gigafactory.units import show, show_duration
 
 WELL_PREDICTED = 0.25  # relative error up to which a prediction counts as good
+QUOTED = {
+    "modelled": "a model, not a measurement",
+    "measured": "an earlier run",
+    "assumed": "assumed, as its owner expects",
+}
 STATUS_STYLE = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red"}
 
 
@@ -74,7 +79,10 @@ def jobs(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     table = _table("job", "kind", "tenant", "chips", "status", "attempts", "progress")
     for job in rows:
         progress = job.get("progress") or {}
-        step = f"{progress['step']}/{progress.get('steps', '?')}" if "step" in progress else ""
+        step = progress.get("step")
+        stands = job.get("why") or (
+            "" if step is None else f"{step}/{progress.get('steps') or '?'}"
+        )
         status = job["status"]
         table.add_row(
             job["name"],
@@ -83,7 +91,7 @@ def jobs(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
             str(job["chips"]),
             Text(status, style=STATUS_STYLE.get(status, "")),
             str(job["attempts"]),
-            step,
+            Text(stands),
         )
     return table
 
@@ -106,8 +114,9 @@ def compared(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
             "–" if service else _error(row["error_kwh"]),
         )
         if abs(row["error_s"]) > WELL_PREDICTED:
-            cause = "a model, not a measurement" if row["basis"] == "modelled" else "an earlier run"
-            late.append(f"{row['name']}: off by more than 25 %; its quote was {cause}")
+            late.append(
+                f"{row['name']}: off by more than 25 %; its quote was {QUOTED[row['basis']]}"
+            )
     notes = ["A service's time is until it answers. Wh are modelled on both sides.", *late]
     return Group(table, Text("\n".join(notes), style="dim"))
 
@@ -115,20 +124,27 @@ def compared(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
 def bill(rows: Iterable[Mapping[str, Any]], currency: str) -> RenderableType:
     """What each tenant used and owes."""
     table = _table(
-        "tenant", "chip-hours", "kWh", "gCO2e", "requests", "tokens in", "tokens out", currency
+        "tenant", "chip\nhours", "kWh", "gCO2e", "requests", "tokens\nin", "tokens\nout", currency
     )
+    disputed = 0
     for row in rows:
+        disputed += row["disputed"]
         table.add_row(
             row["tenant"],
             f"{row['chip_s'] / 3600:.4f}",
             f"{row['energy_kwh']:.5f}",
             f"{row['carbon_g']:.3g}",
-            str(row["requests"]),
+            str(row["requests"]) + f" + {row['disputed']}" * bool(row["disputed"]),
             f"{row['input_tokens']:,}",
             f"{row['output_tokens']:,}",
             f"{row['total_micro'] / 1e6:.6f}",
         )
-    return Group(table, Text("kWh and gCO2e are modelled", style="dim"))
+    if not table.rows:
+        return Text("nobody used anything")
+    note = "gCO2e are modelled, and kWh where nothing meters them"
+    if disputed:
+        note += f"; + {disputed} disputed, which a crash left open: billed 0"
+    return Group(table, Text(note, style="dim"))
 
 
 def machine(snapshot: Mapping[str, Any]) -> RenderableType:

@@ -122,7 +122,7 @@ def vllm(asked: Asked) -> Way:
         *("--load-format", "safetensors"),  # never a pickle
         "--disable-uvicorn-access-log",
     ]
-    lacks = {"embeddings"}
+    lacks = {"embeddings"}  # it has them of models made to embed, which nobody tried here
     if hears_tools(asked.model):
         arguments += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     else:

@@ -26,7 +26,8 @@ def main() -> None:
     limit(resource.RLIMIT_DATA, limits["memory_bytes"])
     limit(resource.RLIMIT_NOFILE, limits["open_files"])
     if limits["cpu_s"]:
-        limit(resource.RLIMIT_CPU, limits["cpu_s"])
+        # SIGXCPU at the limit says what ended it; who does not heed that is killed a second later.
+        limit(resource.RLIMIT_CPU, limits["cpu_s"], more=1)
     limit(resource.RLIMIT_CORE, 0)
     others = threads_of_user()
     sys.path.append(os.path.dirname(__file__))
@@ -44,11 +45,11 @@ def main() -> None:
         sys.exit(127)
 
 
-def limit(what: int, value: float) -> None:
-    """Lower a limit; what the machine forbids already stays forbidden."""
+def limit(what: int, value: float, more: int = 0) -> None:
+    """Lower a limit, and the hard one `more` above it; what the machine forbids stays forbidden."""
     _, hard = resource.getrlimit(what)
-    most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
-    resource.setrlimit(what, (most, most))
+    most = int(value) + more if hard == resource.RLIM_INFINITY else min(int(value) + more, hard)
+    resource.setrlimit(what, (min(int(value), most), most))
 
 
 def threads_of_user() -> int:

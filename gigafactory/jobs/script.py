@@ -24,6 +24,7 @@ the system.
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -36,12 +37,14 @@ from typing import Any
 
 from gigafactory.jobs import confined, weights
 from gigafactory.jobs.context import Context, step_folder
+from gigafactory.units import show
 
 SESSION = "session.json"
 LIMITED = Path(__file__).with_name("limited.py")
 WATCH_S = 0.05
 GRACE_S = 10.0
 WHY_LINES = 5  # of the log's end, that a failure tells
+NO_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory")  # how programs put it
 LINE_BYTES_MAX = 65_536  # of what the command reports; longer lines are not heard
 OURS = ("unix_s", "phase", "checkpoint", "ready", "endpoint")  # figures that mean more to us
 
@@ -56,9 +59,10 @@ def run(context: Context) -> dict[str, Any]:
     folder = furnish(context)
     context.phase("work")
     said = Said(context)
+    before_s = cpu_s()
     code, why = supervise(context, folder, said)
     if why or code != 0:
-        raise failed(context, why or ended_with(code))
+        raise failed(context, why or ended_with(code) + limit_hit(context, code, cpu_s() - before_s))
     if link := leads_out(context.output):
         raise failed(context, f"{link.name} in its output is a link that leads out of it")
     files = [file for file in context.output.rglob("*") if file.is_file()]
@@ -296,13 +300,37 @@ def ended_with(code: int) -> str:
     return f"it was ended by {signal.Signals(-code).name}"
 
 
-def failed(context: Context, why: str) -> ScriptFailed:
-    """A failure with the last lines of the log."""
-    log = context.folder / "log.txt"
-    with open(log, "rb") as file:
+def cpu_s() -> float:
+    """Processor time of all children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def limit_hit(context: Context, code: int, used_s: float) -> str:
+    """The limit that a command came to, as far as its end tells; of memory it is a guess."""
+    limits = context.work["limits"]
+    number = -code if code < 0 else code - 128  # as a shell tells the end of its own command
+    if limits["cpu_s"]:
+        beyond = number == signal.SIGKILL and used_s >= limits["cpu_s"]
+        if beyond or number == signal.SIGXCPU:
+            return f", at its limit of {limits['cpu_s']:g} s of processor time"
+    died = number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
+    if died or any(word in last_lines(context) for word in NO_MEMORY):
+        return f" (its limit of memory is {show(limits['memory_bytes'], 'B')})"
+    return ""
+
+
+def last_lines(context: Context) -> str:
+    """The end of the log."""
+    with open(context.folder / "log.txt", "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
         lines = file.read().decode(errors="replace").splitlines()
-    last = " | ".join(line.strip() for line in lines[-WHY_LINES:] if line.strip())
+    return " | ".join(line.strip() for line in lines[-WHY_LINES:] if line.strip())
+
+
+def failed(context: Context, why: str) -> ScriptFailed:
+    """A failure with the last lines of the log."""
+    log, last = context.folder / "log.txt", last_lines(context)
     error = ScriptFailed(f"{why}: {last}")
     told = {
         "what": f"the command failed: {why}",

@@ -189,6 +189,15 @@ class Works:
         await self.house.act(by, "node.drain", node, {"now": now})
         return (await self.sequence.accept(event))[0]
 
+    async def undrain(self, node: str, by: Grant) -> bool:
+        """Let a drained node take work again; False if there is none."""
+        at = self.plan.nodes().get(node)
+        if at is None or node in self._absent:
+            return False
+        event = ev.NodeJoined(self.clock(), node, *at)
+        await self.house.act(by, "node.undrain", node, {})
+        return (await self.sequence.accept(event))[0]
+
     @property
     def house(self) -> House:
         """Who may do what here."""
@@ -465,16 +474,20 @@ class Works:
         for job in self.factory.running():
             number = self.factory.attempt(job)
             attempt = Attempt(job, number, self.home.attempt(self.run, job, number))
-            attempt.fence()
+            held_until_s = attempt.renewed_unix_s() - self.opened_unix_s
+            attempt.fence()  # which takes its lease away
             if job in started and started[job].attempt == number:
-                await self._adopt(_Running(attempt, started[job]))
+                await self._adopt(_Running(attempt, started[job]), held_until_s)
             else:  # the works died between the command and the start
                 await self.happen(ev.JobLost(self.clock(), job, number, RESTARTED, {}))
 
-    async def _adopt(self, running: "_Running") -> None:
-        """Settle an attempt that ran when the works died, by what lies in its folder."""
+    async def _adopt(self, running: "_Running", held_until_s: float) -> None:
+        """Settle an attempt that ran when the works died, by what lies in its folder.
+
+        It held its chips at least until the works last renewed its lease.
+        """
         attempt = running.attempt
-        until_s = max(running.started.at_s, attempt.renewed_unix_s() - self.opened_unix_s)
+        until_s = max(running.started.at_s, held_until_s)
         for news in attempt.news():
             until_s = max(until_s, news["unix_s"] - self.opened_unix_s)
             if "phase" in news:

@@ -150,6 +150,11 @@ class Services:
             ready = list({replica.job: replica for replica in ready}.values())
         return Route(name, ready, True, at.waking and not ready)
 
+    def ready(self, name: str) -> bool:
+        """Whether somebody answers for `name`. To look wakes nothing."""
+        at = self._names.get(name)
+        return at is not None and bool(at.weighted or at.spare)
+
     def demand(self, name: str, queued: int) -> None:
         """So many requests for `name` wait now, until told otherwise."""
         if queued <= 0:

@@ -7,7 +7,8 @@ is overrun by what an attempt uses until it has stopped (`GRACE_S` of the driver
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gigafactory.blueprint.schema import Budget, Tenant
@@ -15,7 +16,7 @@ from gigafactory.factory import events as ev
 from gigafactory.faults import Fault
 from gigafactory.plan import PlannedJob
 from gigafactory.units import show_duration
-from gigafactory.works.budgets import PIECE, Budgets, Spent, refill
+from gigafactory.works.budgets import PIECE, Budgets, Left, Spent, refill
 
 if TYPE_CHECKING:
     from gigafactory.works.driver import Works
@@ -64,6 +65,17 @@ class Spending:
             if tenant in self.closed and running.stop_by_s is None:
                 self._works.ask_to_stop(running)
 
+    def left(self, tenant: str, so_far: Mapping[str, Budgets] | None = None) -> list[Left]:
+        """Where each budget stands, with what runs counted as if it ended now."""
+        running = (self._so_far() if so_far is None else so_far).get(tenant)
+        if running is None:
+            return self.budgets.left(tenant)
+        more = {(left.budget.of, left.budget.per): left.spent for left in running.left(tenant)}
+        return [
+            replace(left, spent=left.spent + more[left.budget.of, left.budget.per])
+            for left in self.budgets.left(tenant)
+        ]
+
     def why(self, tenant: str) -> str:
         """Why the tenant starts nothing, or nothing."""
         if (spent := self.closed.get(tenant)) is None:
@@ -110,12 +122,8 @@ class Spending:
 
     def _spent(self, tenant: str, so_far: dict[str, Budgets]) -> Spent | None:
         """The first budget that is spent, with what runs counted in."""
-        running = so_far.get(tenant)
-        if running is None:
-            return self.budgets.spent_out(tenant)
-        more = {(left.budget.of, left.budget.per): left.spent for left in running.left(tenant)}
-        for left in self.budgets.left(tenant):
-            if left.spent + more[left.budget.of, left.budget.per] >= left.budget.limit:
+        for left in self.left(tenant, so_far):
+            if left.spent >= left.budget.limit:
                 return Spent(left.budget, left.resets_unix_s)
         return None
 

@@ -19,15 +19,16 @@ from starlette.routing import Route
 from gigafactory import plan as planning
 from gigafactory.blueprint import Blueprint
 from gigafactory.blueprint.schema import Serve
-from gigafactory.factory.events import FirstToken
+from gigafactory.factory import Factory
+from gigafactory.factory.events import FirstToken, JobSubmitted
 from gigafactory.faults import Fault, Refused
-from gigafactory.ledger.store import Ledger, LedgerFailure, read
+from gigafactory.ledger.store import HOUSE, Ledger, LedgerFailure, read
 from gigafactory.plan import Plan
 from gigafactory.stack import chips
 from gigafactory.works import calibrate, history, walls
 from gigafactory.works.api import Api, bind, serve, split, url_of
 from gigafactory.works.board import Board
-from gigafactory.works.driver import POLL_S, Works
+from gigafactory.works.driver import OF_THE_CORE, POLL_S, Works
 from gigafactory.works.gateway import Gateway, disputes
 from gigafactory.works.gateway.batches import Batches
 from gigafactory.works.home import Home, write_whole
@@ -36,6 +37,8 @@ from gigafactory.works.services import Services, service_of
 
 ANSWER_TOKENS_MAX = 64
 ANSWER_S_MAX = 120.0
+OPENED = "works.open"
+OVER = ("done", "failed", "cancelled", "blocked")
 Pages = Callable[[Board], list[Route]]
 
 
@@ -129,8 +132,8 @@ async def _live(factory: "_Factory", wish: Wish, watcher: Watcher, pages: Pages)
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stopped.set)
     try:
+        await _dispute(works)
         await works.open(factory.text)
-        await works.happen(*disputes(works.home.ledger, works.run))
         await factory.answer(pages)
         watcher.opened(factory.url, factory.key)
         question: asyncio.Task | None = None
@@ -240,6 +243,20 @@ class _Factory:
                         yield piece
 
 
+async def _dispute(works: Works) -> None:
+    """Settle what crashes left open, in any run; then put on record that this works is open.
+
+    Nothing before that record need be looked at again.
+    """
+    where = works.home.ledger
+    opened = (row for row in read(where, HOUSE, kinds=["Acted"]) if row.body["did"] == OPENED)
+    after = max((row.seq for row in opened), default=0)
+    for run in {row.run for row in read(where, kinds=["RunOpened"])}:
+        if open_still := disputes(where, run, after):
+            await asyncio.wrap_future(works.ledger.append(run, *open_still))
+    await works.house.act("house", OPENED, works.run, {})
+
+
 def _choose(home: Home, blueprint: Blueprint, again: bool) -> tuple[str, Plan, bool]:
     """The run to go on with, or a new one with a plan that knows all that was measured."""
     opened = [
@@ -252,7 +269,33 @@ def _choose(home: Home, blueprint: Blueprint, again: bool) -> tuple[str, Plan, b
         last = Plan.model_validate(opened[-1].body["plan"])
         if last.blueprint_hash == fresh.blueprint_hash:
             return opened[-1].run, last, True
+        _must_be_over(home, opened[-1].run, last)
     return f"{blueprint.name}-{len(opened) + 1}", fresh, False
+
+
+def _must_be_over(home: Home, run: str, plan: Plan) -> None:
+    """Refuse to leave a run behind whose jobs have not ended; services have no end."""
+    factory = Factory(**plan.tables())
+    services = set()
+    for row in read(home.ledger, run, kinds=OF_THE_CORE):
+        event = row.event()
+        factory.apply(event)
+        if isinstance(event, JobSubmitted) and event.service:
+            services.add(event.job)
+    left = [job for job in factory.jobs() if factory.status(job) not in OVER]
+    left = [job for job in left if job not in services]
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        raise Refused(
+            Fault(
+                f"the blueprint changed since {run} began",
+                run,
+                f"a run keeps the blueprint that it began with, and {', '.join(left[:3])}{more}"
+                " of it have not ended",
+                "take the change back and `up` goes on there; `--again` begins a new run and"
+                " leaves them",
+            )
+        )
 
 
 def _stands_here(plan: Plan) -> None:

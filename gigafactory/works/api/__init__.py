@@ -180,7 +180,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
         kind, *place = map(str, one["loc"])
         where = ".".join([kind, *place])
         what = f"{place[-1] if place else kind!r} cannot be read"
-        faults.append(Fault(what, where, one["msg"], "see GET /api/openapi.json"))
+        hint = "write it as 2026-11" if place == ["month"] else "see GET /api/openapi.json"
+        faults.append(Fault(what, where, one["msg"], hint))
     return _faults(422, *faults)
 
 

@@ -203,7 +203,7 @@ class Firm:
     async def set_tenant(self, tenant: str, changes: dict[str, Any], who: Who) -> Response:
         """Change keys of a tenant, written as in the blueprint; operators make tenants, too."""
         if not who.may("manage", tenant):
-            raise nothing("tenant", tenant)
+            raise nothing("tenant", tenant, self._seen(who, "manage"))
         await self._works.set_tenant(who, tenant, changes)
         return _json(self._tenant(tenant))
 
@@ -255,7 +255,7 @@ class Firm:
                 "resets_unix_s": left.resets_unix_s,
             }
             for name in names
-            for left in self._works.budgets.left(name)
+            for left in self._works.spending.left(name)
         ]
         return _json({"budgets": found})
 
@@ -321,7 +321,7 @@ class Firm:
         """The tenant that is meant: one's own where none is named."""
         name = who.tenant if tenant is None else tenant
         if name not in self._house.tenants or not who.may(scope, name):
-            raise nothing("tenant", name)
+            raise nothing("tenant", name, self._seen(who, scope))
         return name
 
 

@@ -7,7 +7,7 @@ comes as `Authorization: Bearer`, or in a cookie that a browser sends from our o
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from gigafactory.faults import Fault, Refused
+from gigafactory.faults import Fault, Refused, nearest
 
 if TYPE_CHECKING:
     from gigafactory.works.house import Grant, House
@@ -32,6 +32,7 @@ ANSWER_S_MAX = 60.0  # for a route that does not stream
 PER_S, BURST = 500.0, 2000.0  # requests of one key, generous: a thousand jobs fit in one request
 KEYS_MAX = 10_000  # buckets that are remembered
 STREAMS_MAX = 100  # that one key may have open
+HINT_LETTERS_MAX = 100  # of a name that is not known: to compare longer ones takes long
 SAFE = ("GET", "HEAD")
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -217,7 +218,12 @@ class _Counted:
         return message
 
 
-def nothing(kind: str, name: str) -> Denied:
-    """What is not there, or is another tenant's: one answer for both, which names no other."""
-    why = "none of that name is yours"
-    return Denied(404, Fault(f"there is no {kind} {name!r}", name, why, "look for the name again"))
+def nothing(kind: str, name: str, known: Iterable[str] = ()) -> Denied:
+    """What is not there, or is another tenant's: one answer for both, which names no other.
+
+    The hint is one of those `known`, which are theirs to see.
+    """
+    why, hint = "none of that name is yours", nearest(name[:HINT_LETTERS_MAX], known)
+    if not hint.startswith("did you mean"):  # A list of all may be long.
+        hint = "look for the name again"
+    return Denied(404, Fault(f"there is no {kind} {name!r}", name, why, hint))

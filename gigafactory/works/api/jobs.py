@@ -73,8 +73,17 @@ class JobWhole(JobRow):
     results: dict[str, Any] | None
     passed: bool | None
     error: dict[str, Any] | None
+    cancelled_by: str | None
+    """TENANT/USER:KEY, or `services` for a replica that nobody asked."""
     spec: JobSpec
     quote: Quote
+    currency: str
+
+
+class Priced(PlannedJob):
+    """A job as it is planned, with the currency of its quote."""
+
+    currency: str
 
 
 class Page(BaseModel):
@@ -131,18 +140,19 @@ class Jobs(OfJobs):
         super().__init__(api)
         self._quoter, self._told = api.quoter, api.told
 
-    @route("POST", "/api/jobs", "submit", response_model=PlannedJob, openapi_extra=_body(OFFER))
+    @route("POST", "/api/jobs", "submit", response_model=Priced, openapi_extra=_body(OFFER))
     async def submit(self, request: Request, who: Who) -> Response:
         """Accept a job at the price it is quoted; it is in the ledger when this answers."""
         planned = await self._quoted(request, who)
         if not await self._works.submit(planned, str(who)):
             raise Refused(exists(planned.spec.name))
-        return _json(planned.model_dump_json())
+        await self.record(who, "job.submit", planned.spec.name, tenant=planned.spec.work.tenant)
+        return self._priced(planned)
 
-    @route("POST", "/api/jobs/quote", "read", response_model=PlannedJob, openapi_extra=_body(OFFER))
+    @route("POST", "/api/jobs/quote", "read", response_model=Priced, openapi_extra=_body(OFFER))
     async def quote(self, request: Request, who: Who) -> Response:
         """What a job would take; nothing is accepted."""
-        return _json((await self._quoted(request, who)).model_dump_json())
+        return self._priced(await self._quoted(request, who))
 
     @route("POST", "/api/jobs/batch", "submit", response_model=Batch, openapi_extra=_body(OFFERS))
     async def batch(self, request: Request, who: Who) -> Response:
@@ -181,6 +191,9 @@ class Jobs(OfJobs):
                 answer |= Refused(exists(job.spec.name)).to_json()
             answers[place] = answer
         accepted = sum(taken)
+        if accepted:
+            names = [job["name"] for job in answers if job["accepted"]]
+            await self.record(who, "job.submit", f"{accepted} jobs", names=names)
         whole = {"accepted": accepted, "refused": len(offers) - accepted, "jobs": answers}
         return _json(orjson.dumps(whole))
 
@@ -242,7 +255,7 @@ class Jobs(OfJobs):
                     before = row
                     yield "status", "", orjson.dumps(row, default=str)
                 if row["status"] in OVER:
-                    yield "end", "", await self._whole(job)
+                    yield "end", "", await self._whole(job, fresh=True)
                     return
                 await asyncio.sleep(LOOK_S)
 
@@ -255,7 +268,13 @@ class Jobs(OfJobs):
         if not await self._works.cancel(job, str(who)):
             why = f"it is {self._works.factory.status(job)}"
             raise Refused(Fault(f"{job!r} cannot be cancelled", job, why, "nothing to do"))
+        await self.record(who, "job.cancel", job, tenant=self._works.planned[job].spec.work.tenant)
         return _json(orjson.dumps({"job": job, "status": self._works.factory.status(job)}))
+
+    def _priced(self, planned: PlannedJob) -> Response:
+        of = dict(planned)  # Shallow: nothing is validated again.
+        priced = Priced.model_construct(**of, currency=self._works.plan.currency)
+        return _json(priced.model_dump_json())
 
     async def _quoted(self, request: Request, who: "Grant") -> PlannedJob:
         name, work = _offer(await _said(request), who)
@@ -273,19 +292,20 @@ class Jobs(OfJobs):
             "chips": work.chips,
             "priority": work.priority,
             "status": works.factory.status(job),
-            "why": works.factory.why(job, works.clock()),
+            "why": works.why(job),
             "attempts": works.factory.attempt(job),
             "progress": works.progress.get(job, {}),
         }
 
-    async def _whole(self, job: str) -> bytes:
+    async def _whole(self, job: str, fresh: bool = False) -> bytes:
         """As `JobWhole` has it."""
         planned = self._works.planned[job]
         more = {
             "spec": planned.spec.model_dump(mode="json"),
             "quote": planned.quote.model_dump(mode="json"),
+            "currency": self._works.plan.currency,
         }
-        told = await self._told.of(job)
+        told = await self._told.of(job, fresh)
         return orjson.dumps({**self._row(job), **told, **more}, default=str)
 
 

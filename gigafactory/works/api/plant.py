@@ -50,6 +50,8 @@ class Drain(BaseModel):
     """With `now` what runs there stops at its next checkpoint and moves; else it ends first."""
 
     now: bool = False
+    undo: bool = False
+    """Have it take work again, instead."""
 
 
 class Service(BaseModel):
@@ -107,11 +109,13 @@ class Plant(Streams):
 
     @route("POST", "/api/nodes/{node:path}/drain", "operate", response_model=Node)
     async def drain(self, node: str, who: Who, how: Drain | None = None) -> Response:
-        """Have a machine take no more work; for good, until it joins anew."""
-        if not await self._works.drain(node, who, bool(how and how.now)):
-            raise nothing("node", node)
-        found = [row for row in await self._nodes(who) if row["name"] == node]
-        return Response(orjson.dumps({**found[0], "state": "drained"}), media_type=JSON)
+        """Have a machine take no more work, until that is undone or it joins anew."""
+        works, how = self._works, how or Drain()
+        done = works.undrain(node, who) if how.undo else works.drain(node, who, how.now)
+        if not await done:
+            raise nothing("node", node, works.plan.nodes())
+        found = [row for row in await self._nodes(who, fresh=True) if row["name"] == node]
+        return Response(orjson.dumps(found[0]), media_type=JSON)
 
     @route("GET", "/api/services", "read", response_model=Services)
     async def services(self, who: Who) -> Response:
@@ -164,9 +168,9 @@ class Plant(Streams):
         """This API as OpenAPI 3.1."""
         return Response(orjson.dumps(self._api.openapi()), media_type=JSON)
 
-    async def _nodes(self, who: "Grant") -> list[dict[str, Any]]:
+    async def _nodes(self, who: "Grant", fresh: bool = False) -> list[dict[str, Any]]:
         works = self._works
-        states = await self._told.nodes()
+        states = await self._told.nodes(fresh)
         used: dict[str, int] = {}
         jobs: dict[str, list[str]] = {}
         for job in works.factory.running():
@@ -253,7 +257,7 @@ class Figures:
             "gigafactory_budget", "Budgets in SI, money in units of the currency.", labels=labels
         )
         for tenant in works.house.tenants:
-            for left in works.budgets.left(tenant):
+            for left in works.spending.left(tenant):
                 said = [tenant, left.budget.of, left.budget.per]
                 figures = {"limit": left.budget.limit, "spent": left.spent, "held": left.reserved}
                 for what, value in figures.items():

@@ -4,22 +4,28 @@ They end when the server does, so that it can.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import StreamingResponse
 
 from gigafactory.factory.state import ENDED, STATUS
+from gigafactory.ledger.store import LedgerFailure
 from gigafactory.works.api.guard import nothing
 
 if TYPE_CHECKING:
     from gigafactory.works.api import Api
     from gigafactory.works.house import Grant
 
+log = logging.getLogger(__name__)
+
 LOOK_S = 0.25
 ALIVE_S = 15.0  # a line at least so often, so that no proxy thinks us gone
 LONG_S = 30.0
+HINTS_MAX = 200  # jobs among which a misspelt name is sought
 OVER = tuple(STATUS[status] for status in ENDED)
 
 
@@ -50,11 +56,27 @@ class OfJobs(Streams):
         """Raise where there is no such job, or it is not theirs."""
         try:
             self._works.factory.status(job)  # One that is being written is not there yet.
-            whose = self._works.planned[job].spec.work.tenant
+            theirs = who.may(scope, self._works.planned[job].spec.work.tenant)
         except KeyError:
-            raise nothing("job", job) from None
-        if not who.may(scope, whose):
-            raise nothing("job", job)
+            theirs = False
+        if not theirs:
+            raise nothing("job", job, self._seen(who, scope))
+
+    async def record(self, who: "Grant", did: str, about: str, **said: Any) -> None:
+        """Put on record who did what to jobs.
+
+        It is done by now, and its own row says by whom: if the ledger fails just here, the answer
+        is still that it was done.
+        """
+        try:
+            await self._works.house.act(who, did, about, {"run": self._works.run, **said})
+        except LedgerFailure:
+            log.exception("%s of %s by %s is not in the audit", did, about, who)
+
+    def _seen(self, who: "Grant", scope: str) -> list[str]:
+        """The newest of their jobs, as hints."""
+        newest = islice(reversed(self._works.planned.items()), HINTS_MAX)
+        return [name for name, job in newest if who.may(scope, job.spec.work.tenant)]
 
     def is_over(self, job: str) -> bool:
         """Whether it will never run again."""

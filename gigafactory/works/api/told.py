@@ -27,6 +27,7 @@ UNTOLD: dict[str, Any] = {
     "results": None,
     "passed": None,
     "error": None,
+    "cancelled_by": None,
 }
 
 
@@ -42,19 +43,19 @@ class Told:
         self._read_s = float("-inf")
         self._lock = asyncio.Lock()
 
-    async def of(self, job: str) -> dict[str, Any]:
-        """What is known of a job; `seq` grows with every row about it."""
-        await self._freshen()
+    async def of(self, job: str, fresh: bool = False) -> dict[str, Any]:
+        """What is known of a job; `seq` grows with every row about it. `fresh`: up to now."""
+        await self._freshen(fresh)
         return self._jobs.get(job, UNTOLD)
 
-    async def nodes(self) -> dict[str, str]:
+    async def nodes(self, fresh: bool = False) -> dict[str, str]:
         """What was last said of each node: `up`, `drained` or `lost`."""
-        await self._freshen()
+        await self._freshen(fresh)
         return self._nodes
 
-    async def _freshen(self) -> None:
+    async def _freshen(self, now: bool = False) -> None:
         async with self._lock:
-            if time.monotonic() - self._read_s > FRESH_S:
+            if now or time.monotonic() - self._read_s > FRESH_S:
                 await asyncio.to_thread(self._read)
                 self._read_s = time.monotonic()
 
@@ -77,6 +78,8 @@ class Told:
             nodes = dict(zip(body["nodes"], body["chips"], strict=True))
             first_s = told["started_unix_s"] or row.unix_s
             return told | {"started_unix_s": first_s, "nodes": nodes}
+        if row.kind == "JobCancelled":
+            return told | {"cancelled_by": body["by"]}
         if row.kind not in ENDS:
             return told
         said = {key: body[key] for key in ("results", "passed", "error") if key in body}

@@ -1,8 +1,13 @@
 """What an engine answers, as the client is told it, and the usage in it, which is billed.
 
 Every answer bears the public name of the model. Of a stream nothing is parsed but what comes
-before the first word and the chunk with the usage: the others are searched as bytes. In JSON a
-quote inside a text is escaped, so `"usage":{` is never a text.
+before the first word and chunks with usage: the others are searched as bytes. In JSON a quote
+inside a text is escaped, so `"usage":{` is never a text.
+
+An engine may tell the usage so far in every chunk (vLLM's `continuous_usage_stats`): what is
+billed is the last before `[DONE]` or the end of the stream. Where the connection breaks before
+that, it counts only if the chunk was the last of the answer: one with no choice, or with the
+reason why it ended.
 """
 
 import re
@@ -29,13 +34,20 @@ class Usage(NamedTuple):
 
 
 class Answer:
-    """One answer as it comes; `end` waits for the settlement of `usage`."""
+    """One answer as it comes; `end` waits for the settlement of `usage`.
+
+    Of a stream both are there once it has `ended`. `last`: nothing of the answer is to follow;
+    `done`: the engine has said so.
+    """
 
     def __init__(self, request: str, name: str, ask: Ask):
         self.ask = ask
         self.usage: Usage | None = None
         self.spoke = False
+        self.last = self.done = False
         self.end = b""
+        self._usage: dict[str, Any] | None = None
+        self._closing: dict[str, Any] | None = None
         self._name = b'"model":' + orjson.dumps(name)
         self._engines_name: bytes | None = None
 
@@ -47,35 +59,55 @@ class Answer:
 
     def heard(self, said: bytes) -> bytes:
         """What of these whole events goes to the client at once."""
-        if self.usage is not None:
-            return b""  # What follows the usage is the engine's own goodbye.
-        if ERROR in said:
-            raise Refusal(502, "the engine broke off with an error", "engine_error")
         if said.endswith(DONE) and (len(said) == len(DONE) or said[-len(DONE) - 1] == 10):
             said = said[: -len(DONE)]
+            self.done = True
+        if self.last and b'"usage":' not in said:
+            return b""  # What follows the last chunk is the engine's own goodbye.
+        if ERROR in said:
+            raise Refusal(502, "the engine broke off with an error", "engine_error")
         if not self.spoke:
             self.spoke = speaks(said)
         if self._engines_name is None and (found := MODEL_NAME.search(said)):
             self._engines_name = found[0]
         if self._engines_name is not None:
             said = said.replace(self._engines_name, self._name)
-        if b'"usage":' not in said or not (found := USAGE.search(said)):
+        if b'"usage":' not in said or not USAGE.search(said):
             return said
-        # Events end in an empty line, and a text in JSON holds none: so the chunk is found.
-        before = said.rfind(b"\n\n", 0, found.start())
-        begins = before + 2 if before >= 0 else 0
-        ends = said.index(b"\n\n", found.start())
-        self._last(orjson.loads(said[begins:ends].removeprefix(b"data: ")))
-        return said[:begins]
+        # Events end in an empty line, and a text in JSON holds none: so the chunks are found.
+        return b"".join(self._counted(piece + b"\n\n") for piece in said.split(b"\n\n") if piece)
 
-    def _last(self, chunk: dict[str, Any]) -> None:
-        """The chunk with the usage as OpenAI sends it: apart, and to those who asked for it."""
-        usage = chunk.pop("usage")
-        self.usage = counts(usage)
-        end = event(chunk) if chunk.get("choices") else b""
+    def ended(self) -> None:
+        """The stream is at its end: the usage that was told last is the answer's."""
+        if self._usage is None:
+            return
+        self.usage = counts(self._usage)
+        closing = self._closing or {}
+        if closing.get("choices"):
+            self.end = event(closing)
         if self.ask.usage_wanted:
-            end += event(chunk | {"choices": [], "usage": usage})
-        self.end = end + DONE
+            self.end += event(closing | {"choices": [], "usage": self._usage})
+        self.end += DONE
+
+    def _counted(self, said: bytes) -> bytes:
+        """What of one event, which may tell the usage, goes to the client at once."""
+        if not USAGE.search(said):
+            return b"" if self.last else said
+        chunk = orjson.loads(said.removeprefix(b"data: "))
+        self._usage = chunk.pop("usage")
+        counts(self._usage)
+        if self.last:
+            return b""
+        # The last chunk waits for the settlement; its usage goes apart, as OpenAI sends it.
+        self.last = is_last(chunk)
+        self._closing = chunk if self.last else chunk | {"choices": []}
+        return b"" if self.last else event(chunk)
+
+
+def is_last(chunk: dict[str, Any]) -> bool:
+    """Whether an answer ends with this chunk, which bears its usage."""
+    choices = chunk.get("choices")
+    return not choices or any(choice.get("finish_reason") for choice in choices)
 
 
 def event(said: dict[str, Any]) -> bytes:

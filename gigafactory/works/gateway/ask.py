@@ -1,7 +1,7 @@
 """What a client asks: read, found sound, and put into the words of an engine.
 
 A setting that would change the form of the answer and that nobody here knows is refused; one
-that the engine lacks is refused with 501 and the name of an engine that has it; sampling that
+that the engine lacks is refused with 501 and the name of an engine that has it, if one does; sampling that
 an engine does not heed (one that batches all requests under one setting) is let
 through and named to the client. Nothing that a request names is ever fetched.
 
@@ -24,7 +24,8 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 RESPONSES, EMBEDDINGS = "/v1/responses", "/v1/embeddings"
 
 MAX_TOKENS = {CHAT: 1024, TEXT: 16, EMBEDDINGS: 0}  # where the client asks for none
-TEMPLATE_TOKENS_MAX = 512  # what a chat template adds to what is said: roles, a system prompt
+TEMPLATE_TOKENS_MAX = 512  # what a chat template adds to what is said: taken for enough, no proof
+BOUND = f"bytes asked, {TEMPLATE_TOKENS_MAX} for the template, and max_tokens"
 NESTING_MAX = 64  # a JSON schema of a tool is some ten deep
 
 SAMPLING = frozenset({
@@ -51,8 +52,9 @@ NEEDS = {
 }  # fmt: skip
 """Settings beyond their neutral value, and what an engine must have for them."""
 
-HAS_ALL = "vllm"
-"""The engine that has all of these, given a model for it."""
+HAS_MOST = "vllm"
+"""The engine that has all of these but embeddings; of `TEMPLATES`, what the model's own shows."""
+TEMPLATES = frozenset({"tools", "tool_choice"})
 
 TURN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"})
 PARTS = frozenset({"text", "input_text", "output_text"})
@@ -63,7 +65,8 @@ class Ask:
     """A sound request, in an engine's words but for the model's name and the sampling.
 
     `tokens_max` bounds prompt and answer together: a token stands for a byte at least, so
-    bytes bound the tokens without a tokenizer.
+    bytes bound the tokens of what is said without a tokenizer. What a template adds nothing here
+    can bound; usage beyond `tokens_max` is not billed.
     """
 
     path: str
@@ -84,8 +87,12 @@ class Ask:
         """Why a replica cannot answer this; None where it can."""
         if missing := self.needs & replica.lacks:
             what = ", ".join(sorted(missing))
-            have = "with this model" if replica.engine == HAS_ALL else f"which {HAS_ALL} has"
-            why = f"the engine {replica.engine} lacks {what} {have} (`engine: {HAS_ALL}`)"
+            why = f"the engine {replica.engine} lacks {what} with this model"
+            if "embeddings" in missing:
+                why += f": no engine has them of a model that writes, {HAS_MOST} neither"
+            elif replica.engine != HAS_MOST:
+                only = " where the model's template shows tools" if missing & TEMPLATES else ""
+                why += f"; {HAS_MOST} has it{only} (`engine: {HAS_MOST}`)"
             return Refusal(501, why, "engine_lacks", what)
         if self.length_asked and self.max_tokens > replica.context_tokens:
             return unfit("max_tokens", f"is a whole number from 1 to {replica.context_tokens}")
@@ -93,7 +100,7 @@ class Ask:
             # One request beyond the whole KV cache would end the engine for everybody.
             return Refusal(
                 400,
-                f"this may take {self.tokens_max} tokens (bytes asked, and max_tokens);"
+                f"this may take {self.tokens_max} tokens ({BOUND});"
                 f" the engine holds {replica.cache_tokens}",
                 "context_length_exceeded",
             )

@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from gigafactory.works.budgets import Budgets, Hold, Spent
 from gigafactory.works.gateway import responses
 from gigafactory.works.gateway.answer import Answer
 from gigafactory.works.gateway.ask import (
+    BOUND,
     CHAT,
     EMBEDDINGS,
     RESPONSES,
@@ -217,7 +219,7 @@ class Gateway:
                 "object": "model",
                 "created": 0,
                 "owned_by": "gigafactory",
-                "ready": bool((route := self.services.route(known)) and route.ready),
+                "ready": self.services.ready(known),
             }
             for known in self.services.names()
         ]
@@ -234,14 +236,28 @@ class Gateway:
         held = self.budgets.reserve(tenant, money_micro=exchange.money_max, tokens=ask.tokens_max)
         if isinstance(held, Spent):
             wait_s = held.resets_unix_s - time.time()
-            raise Refusal(
-                429,
-                f"the budget of {tenant} for this {held.budget.per} ({held.budget.of}) is spent",
-                "insufficient_quota",
-                retry_s=wait_s,
-                final=True,
-            )
+            why = self._beyond(exchange, held)
+            raise Refusal(429, why, "insufficient_quota", retry_s=wait_s, final=True)
         return held
+
+    def _beyond(self, exchange: Exchange, spent: Spent) -> str:
+        """Why a budget does not allow a request: it is spent, or less is left than it may take."""
+        ask, tenant, budget = exchange.ask, exchange.grant.tenant, spent.budget
+        at = next(left for left in self.budgets.left(tenant) if left.budget is budget)
+        whose = f"the budget of {tenant} for this {budget.per} ({budget.of})"
+        if at.spent >= budget.limit or budget.of not in ("money", "tokens"):
+            return f"{whose} is spent"
+        left = max(0.0, budget.limit - at.spent - at.reserved)
+        until = datetime.fromtimestamp(spent.resets_unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        if budget.of == "tokens":
+            may, left_of = f"take {ask.tokens_max:,} tokens", f"{left:,.0f}"
+        else:
+            may, left_of = f"cost {exchange.money_max / 1e6:,.6f}", f"{left:,.6f}"
+        held = "; more is held by requests under way" if at.reserved else ""
+        return (
+            f"this may {may} ({BOUND}); {left_of} are left until {until} of {whose}{held}:"
+            " lower max_tokens, or ask less"
+        )
 
     def keep(self, exchange: Exchange, said: Message) -> None:
         """Write a prompt down, for a tenant who wants that."""

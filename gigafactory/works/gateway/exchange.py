@@ -301,7 +301,15 @@ class Exchange:
     async def _stream(self, connection: Connection) -> None:
         """Pass on whole events as they come, several at once where they came at once."""
         answer, rest = self.answer, b""
-        while answer.usage is None and (piece := await connection.piece()) is not None:
+        while not answer.done:
+            try:
+                piece = await connection.piece()
+            except EngineLost:
+                if not answer.last:
+                    raise
+                break  # Only its goodbye is lost.
+            if piece is None:
+                break
             piece = rest + piece if rest else piece
             cut = piece.rfind(b"\n\n") + 2
             if cut == 1:
@@ -313,6 +321,7 @@ class Exchange:
                 self._ttft_s = time.monotonic() - self._began_s
             if said:
                 await self._tell(said, more=True)
+        answer.ended()
 
     def _within(self, usage: Usage | None) -> Usage | None:
         """What is billed of a usage: no more than was reserved, whatever the engine says."""

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from gigafactory.blueprint.schema import Tenant
+from gigafactory.works.gateway.ask import BOUND
 from gigafactory.works.gateway.refusal import Headers, Refusal
 
 MINUTE_S = 60.0
@@ -51,8 +52,7 @@ class Limits:
         if tokens > most:
             raise Refusal(
                 400,
-                f"this may take {tokens} tokens (bytes asked, and max_tokens); {name} may take"
-                f" {most} a minute",
+                f"this may take {tokens} tokens ({BOUND}); {name} may take {most} a minute",
                 "request_too_large",
             )
         bucket = _bucket(self._tokens, name, most, now_s)

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gigafactory.works.gateway.answer import Answer, counts, parsed
+from gigafactory.works.gateway.answer import DONE, Answer, counts, is_last, parsed
 from gigafactory.works.gateway.ask import Ask, function_only
 from gigafactory.works.gateway.refusal import Refusal, unfit
 
@@ -161,26 +161,34 @@ class Response(Answer):
 
     def heard(self, said: bytes) -> bytes:
         """Events for what whole chunks of the chat say."""
-        if self.usage is not None:
-            return b""
+        if said.endswith(DONE):
+            self.done = True
         told = b""
         if not self._number:
             told = self._event("response.created", response=self._response)
             told += self._event("response.in_progress", response=self._response)
-        usage = None
         for chunk in parsed(said):
+            if self.last and not chunk.get("usage"):
+                continue
             if "error" in chunk:
                 raise Refusal(502, "the engine broke off with an error", "engine_error")
             for choice in chunk.get("choices", ()):
                 told += self._hear(choice.get("delta") or {})
                 self._finish = choice.get("finish_reason") or self._finish
-            usage = chunk.get("usage") or usage
-        if usage is not None:
-            end = self._close()
-            response = self._ended(usage)
-            self.usage = counts(usage)
-            self.end = end + self._event(f"response.{response['status']}", response=response)
+            if usage := chunk.get("usage"):
+                counts(usage)
+                self._usage = usage
+                self.last = self.last or is_last(chunk)
         return told
+
+    def ended(self) -> None:
+        """The items are whole, and so is the response."""
+        if self._usage is None:
+            return
+        end = self._close()
+        response = self._ended(self._usage)
+        self.usage = counts(self._usage)
+        self.end = end + self._event(f"response.{response['status']}", response=response)
 
     def _ended(self, usage: Json) -> Json:
         cut_short = self._finish == "length"

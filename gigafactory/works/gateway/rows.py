@@ -143,15 +143,16 @@ class Ids:
         return self._left.pop()
 
 
-def disputes(ledger: Path | str, run: str) -> list[RequestDisputed]:
+def disputes(ledger: Path | str, run: str, after: int = 0) -> list[RequestDisputed]:
     """A record for each reservation that a crash left unsettled, dated as the reservation.
 
-    The works appends them when it opens, before the first request: each is billed 0, and
-    counted. Dated so because nothing is known of the request from there on.
+    All up to row `after` is known to be settled or disputed. The works appends them when it
+    opens, before the first request: each is billed 0, and counted. Dated so because nothing is
+    known of the request from there on.
     """
     unsettled: dict[str, store.Row] = {}
     kinds = ("RequestReserved", "RequestSettled", "RequestDisputed")
-    for row in store.read(ledger, run=run, kinds=kinds):
+    for row in store.read(ledger, run=run, after=after, kinds=kinds):
         if row.kind == "RequestReserved":
             unsettled[row.subject] = row
         else:
