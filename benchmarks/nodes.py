@@ -3,12 +3,13 @@
     python benchmarks/nodes.py
     python benchmarks/nodes.py --freeze
 
-Two Ray nodes on this machine, 4 chips each; every task tells a shared file when it starts and
-when it has come to its end. When all 8 run, the second node's raylet is killed (`kill -9`) with
-all that it started: first under the works, then as plain Ray tasks with Ray's own settings. An
-execution is a start. The death is noticed by the works when `NodeLost` is in the ledger, by Ray
-when `ray.nodes()` says so. With `--freeze` the raylet is stopped instead (SIGSTOP) and its
-workers live on, as where a network is cut; only under the works, as Ray takes a minute.
+Two Ray nodes on this machine, 4 chips each; every task tells when it starts and when it has come
+to its end: jobs in the logs of their attempts, plain Ray tasks in a shared file. When all 8 run,
+the second node's raylet is killed (`kill -9`) with all that it started: first under the works,
+then as plain Ray tasks with Ray's own settings. An execution is a start. The death is noticed by
+the works when `NodeLost` is in the ledger, by Ray when `ray.nodes()` says so. With `--freeze` the
+raylet is stopped instead (SIGSTOP) and its workers live on, as where a network is cut; only under
+the works, as Ray takes a minute.
 """
 
 import argparse
@@ -46,6 +47,14 @@ while open(sys.argv[1]).read().count("start") < 8:  # all stand on their nodes t
 time.sleep(float(sys.argv[3]))
 tell("end")
 """
+JOB = """\
+import os, sys, time
+print("start", sys.argv[1], flush=True)
+while not os.path.exists("go"):  # all stand on their nodes together
+    time.sleep(0.1)
+time.sleep(float(sys.argv[2]))
+print("end", sys.argv[1], flush=True)
+"""
 BLUEPRINT = """\
 gigafactory: 1
 name: nodes
@@ -81,12 +90,12 @@ def tell(who: str, figures: dict) -> None:
     print(f"{who:6} " + "  ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
 
 
-def two_nodes(shared: Path, task_s: float) -> Plan:
+def two_nodes(task_s: float) -> Plan:
     """The plan of two nodes that are both this machine; `up` would refuse it."""
     text = BLUEPRINT
     for n in range(1, TASKS + 1):
-        command = json.dumps([sys.executable, "task.py", str(shared), f"t{n}", str(task_s)])
-        files = json.dumps({"task.py": TASK})
+        command = json.dumps([sys.executable, "task.py", f"t{n}", str(task_s)])
+        files = json.dumps({"task.py": JOB})
         text += f"  t{n}: {{kind: script, tenant: lab, command: {command}, files: {files}}}\n"
     plan = make(parse(text, Path("nodes.yaml")))
     places = [where.model_copy(update={"chips_per_node": CHIPS}) for where in plan.places]
@@ -95,10 +104,9 @@ def two_nodes(shared: Path, task_s: float) -> Plan:
 
 async def works(folder: Path, task_s: float, freeze: bool) -> dict:
     """The 8 tasks as jobs of a works with two nodes."""
-    home, shared = Home(folder), folder / "told"
-    shared.touch()
+    home = Home(folder)
     ledger = Ledger(home.ledger)
-    factory = Works(home, two_nodes(shared, task_s), "nodes-1", ledger)
+    factory = Works(home, two_nodes(task_s), "nodes-1", ledger)
     words = ["join", "--home", str(folder), "--name", SECOND, "--chips", str(CHIPS)]
     with open(folder / "join.log", "wb") as log:
         node = subprocess.Popen(
@@ -111,7 +119,10 @@ async def works(folder: Path, task_s: float, freeze: bool) -> dict:
         while not factory.factory.settled():
             assert time.monotonic() < late_s, (folder / "executor.log").read_text()[-2000:]
             await factory.turn()
-            if not killed_s and starts(shared) == TASKS:
+            if killed_s or said(home).count("start") == TASKS:
+                for work in home.path.glob("runs/nodes-1/*/attempt-*/work"):
+                    (work / "go").touch()
+            if not killed_s and said(home).count("start") == TASKS:
                 await asyncio.sleep(task_s / 4)
                 kill_node(node.pid, freeze)
                 killed_s = time.time()
@@ -129,7 +140,7 @@ async def works(folder: Path, task_s: float, freeze: bool) -> dict:
         node.wait()
     return {
         "noticed_s": round(noticed_s - killed_s, 2),
-        **counts(shared),
+        **counts(said(home).splitlines()),
         "committed": len(done),
         "committed_twice": sum(count > 1 for count in done.values()),
     }
@@ -163,7 +174,7 @@ def peer(folder: Path, task_s: float) -> None:
         subprocess.run([sys.executable, "-c", TASK, str(shared), name, str(task_s)], check=True)
 
     waiting = [task.remote(f"t{n}") for n in range(1, TASKS + 1)]
-    while starts(shared) < TASKS:
+    while shared.read_text().count("start") < TASKS:
         time.sleep(0.1)
     time.sleep(task_s / 4)
     kill_node(node.pid)
@@ -173,7 +184,7 @@ def peer(folder: Path, task_s: float) -> None:
     noticed_s = time.time() - killed_s
     ray.get(waiting)
     time.sleep(task_s / 2)  # one that outlived its node may still come to its end
-    tell("Ray", {"noticed_s": round(noticed_s, 2), **counts(shared)})
+    tell("Ray", {"noticed_s": round(noticed_s, 2), **counts(shared.read_text().splitlines())})
     node.terminate()
     ray.shutdown()
 
@@ -189,16 +200,17 @@ def kill_node(joined: int, freeze: bool = False) -> None:
             worker.kill()
 
 
-def starts(shared: Path) -> int:
-    return sum(line.startswith("start") for line in shared.read_text().splitlines())
+def said(home: Home) -> str:
+    """What all attempts of all jobs printed."""
+    logs = sorted(home.path.glob("runs/nodes-1/*/attempt-*/log.txt"))
+    return "".join(log.read_text() for log in logs)
 
 
-def counts(shared: Path) -> dict:
+def counts(lines: list[str]) -> dict:
     """How often tasks started, and how many came to their end more than once."""
-    lines = shared.read_text().splitlines()
     ends = Counter(line for line in lines if line.startswith("end"))
     return {
-        "executions": starts(shared),
+        "executions": sum(line.startswith("start") for line in lines),
         "ended_twice": sum(count > 1 for count in ends.values()),
     }
 

@@ -727,7 +727,7 @@ def test_what_the_ledger_cannot_take_is_not_accepted_and_told_as_such(served, la
 
 
 def test_an_answer_that_does_not_come_is_given_up(served, lab, monkeypatch):
-    async def never():
+    async def never(*_):
         await asyncio.sleep(60)
 
     monkeypatch.setattr(guards, "ANSWER_S_MAX", 0.2)

@@ -1,5 +1,6 @@
 """Promises of the console: it shows every job, says why one failed, and asks no other host."""
 
+import io
 import json
 import math
 import re
@@ -7,12 +8,13 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from gigafactory.blueprint import load
 from gigafactory.blueprint.schema import Budget
-from gigafactory.console import words
+from gigafactory.console import terminal, words
 from gigafactory.console.curve import curve
 from gigafactory.console.live import ASSETS, HEADERS, routes
 from gigafactory.console.report import report
@@ -223,6 +225,34 @@ def test_a_curve_of_a_training_that_diverged_ends_where_it_still_was_a_number():
     assert "loss of a&lt;b: 8 at step 1, 6 at step 2" in curve("a<b", points)
     assert curve("none", points[2:]) == ""
     assert curve("long", [{"step": s, "loss": 1 / s} for s in range(1, 5000)]).count("L") < 500
+
+
+def printed(shown):
+    console = Console(width=80, file=io.StringIO())
+    console.print(shown)
+    return console.file.getvalue()
+
+
+def test_a_bill_fits_a_terminal_and_tells_what_is_disputed():
+    row = {"tenant": "laboratory", "chip_s": 4e6, "energy_kwh": 123.4, "carbon_g": 6e3,
+           "requests": 12345, "disputed": 0, "input_tokens": 1234567, "output_tokens": 234567,
+           "total_micro": 1234500000}  # fmt: skip
+    told = printed(terminal.bill([row, row | {"tenant": "b", "disputed": 7}], "EUR"))
+    first, second, one, other = told.splitlines()[:4]
+    assert first.split()[0] == "tenant" or second.split()[0] == "tenant"
+    assert "EUR" in first + second
+    assert one.split()[0] == "laboratory"
+    assert one.split()[-1] == "1234.500000"
+    assert "12345 + 7" in other
+    assert "7 disputed" in told
+    assert printed(terminal.bill([], "EUR")) == "nobody used anything\n"
+
+
+def test_a_quote_that_its_owner_expected_is_said_to_be_assumed():
+    row = {"name": "own", "kind": "script", "predicted_s": 1.0, "measured_s": 9.0, "error_s": 8.0}
+    row |= {"basis": "assumed", "measured_tokens": None, "error_tokens": None, "error_kwh": None}
+    told = printed(terminal.compared([row | {"predicted_kwh": 0.0}]))
+    assert "its quote was assumed" in " ".join(told.split())
 
 
 def test_the_report_holds_both_days_whole_and_loads_nothing(lived, simulated, tmp_path):

@@ -1,6 +1,7 @@
 """Promises about whose turn it is: limits, budgets, queues, routes, models that wake."""
 
 import asyncio
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor

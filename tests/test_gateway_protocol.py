@@ -3,11 +3,16 @@
 import asyncio
 import json
 import stat
+from dataclasses import replace
+from pathlib import Path
+from random import Random
 
 import openai
 import pytest
 
 from gigafactory.blueprint.schema import Tenant
+from gigafactory.works.counted import Counted
+from gigafactory.works.gateway.metrics import Metrics
 from tests.gateway_house import HELLO, LACKS, RUN, open_house, replica, until
 
 TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
@@ -202,8 +207,8 @@ def test_the_page_says_what_becomes_of_a_setting_that_an_engine_lacks(house):
     house.services.serve("chat", replica(house.engine_url, lacks=LACKS | {"tools"}))
     tool = {"type": "function", "function": {"name": "f"}}
     for name, value in (
-        ("tools", [tool]), ("tool_choice", "required"), ("response_format", {"type": "json_object"}),
-        ("stop", ["."]), ("logprobs", True), ("n", 2), ("temperature", 0.5),
+        ("tools", [tool]), ("tool_choice", "required"), ("stop", ["."]), ("logprobs", True),
+        ("response_format", {"type": "json_object"}), ("n", 2), ("temperature", 0.5),
     ):  # fmt: skip
         (cell,) = [here for what, here in rows if f"`{name}`" in what]
         answer = house.post({"model": "chat", "messages": HELLO, name: value})

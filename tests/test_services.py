@@ -7,16 +7,21 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from gigafactory.blueprint.load import grow, parse
+from gigafactory.blueprint.schema import Tenant
 from gigafactory.faults import Refused
 from gigafactory.ledger.store import Ledger, read
 from gigafactory.plan import make
 from gigafactory.works import services as services_module
 from gigafactory.works.driver import Works
+from gigafactory.works.gateway import Gateway
 from gigafactory.works.home import Home
+from gigafactory.works.house import Grant
 from gigafactory.works.services import DRAIN_S, FAILED_S, PATIENCE_S, Services
 from tests.test_blueprint import GOOD
 from tests.test_works import Crash, Fuse, FusedLedger, Stage

@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gigafactory.console.words import digits
 from gigafactory.faults import Fault
 from gigafactory.plan import Figure, Plan, Quote
 from gigafactory.units import show, show_duration
@@ -131,9 +132,9 @@ def bill(rows: Iterable[Mapping[str, Any]], currency: str) -> RenderableType:
         disputed += row["disputed"]
         table.add_row(
             row["tenant"],
-            f"{row['chip_s'] / 3600:.4f}",
-            f"{row['energy_kwh']:.5f}",
-            f"{row['carbon_g']:.3g}",
+            digits(round(row["chip_s"] / 3600, 5), 5),
+            digits(round(row["energy_kwh"], 5), 5),
+            digits(row["carbon_g"]),
             str(row["requests"]) + f" + {row['disputed']}" * bool(row["disputed"]),
             f"{row['input_tokens']:,}",
             f"{row['output_tokens']:,}",
@@ -141,6 +142,8 @@ def bill(rows: Iterable[Mapping[str, Any]], currency: str) -> RenderableType:
         )
     if not table.rows:
         return Text("nobody used anything")
+    money = table.columns[-1]
+    money.min_width = max(map(len, map(str, money.cells)))  # never cut short
     note = "gCO2e are modelled, and kWh where nothing meters them"
     if disputed:
         note += f"; + {disputed} disputed, which a crash left open: billed 0"

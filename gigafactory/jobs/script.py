@@ -37,7 +37,6 @@ from typing import Any
 
 from gigafactory.jobs import confined, weights
 from gigafactory.jobs.context import Context, step_folder
-from gigafactory.units import show
 
 SESSION = "session.json"
 LIMITED = Path(__file__).with_name("limited.py")
@@ -62,7 +61,9 @@ def run(context: Context) -> dict[str, Any]:
     before_s = cpu_s()
     code, why = supervise(context, folder, said)
     if why or code != 0:
-        raise failed(context, why or ended_with(code) + limit_hit(context, code, cpu_s() - before_s))
+        raise failed(
+            context, why or ended_with(code) + limit_hit(context, code, cpu_s() - before_s)
+        )
     if link := leads_out(context.output):
         raise failed(context, f"{link.name} in its output is a link that leads out of it")
     files = [file for file in context.output.rglob("*") if file.is_file()]
@@ -316,7 +317,7 @@ def limit_hit(context: Context, code: int, used_s: float) -> str:
             return f", at its limit of {limits['cpu_s']:g} s of processor time"
     died = number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
     if died or any(word in last_lines(context) for word in NO_MEMORY):
-        return f" (its limit of memory is {show(limits['memory_bytes'], 'B')})"
+        return f" (its limit of memory is {limits['memory_bytes'] / 1e6:,.0f} MB)"
     return ""
 
 

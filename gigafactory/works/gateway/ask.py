@@ -1,8 +1,8 @@
 """What a client asks: read, found sound, and put into the words of an engine.
 
 A setting that would change the form of the answer and that nobody here knows is refused; one
-that the engine lacks is refused with 501 and the name of an engine that has it, if one does; sampling that
-an engine does not heed (one that batches all requests under one setting) is let
+that the engine lacks is refused with 501 and the name of an engine that has it, if one does;
+sampling that an engine does not heed (one that batches all requests under one setting) is let
 through and named to the client. Nothing that a request names is ever fetched.
 
 What an engine lacks its replica says, in these words: embeddings, logprobs, response_format,

@@ -28,10 +28,18 @@ class Metrics:
             "gigafactory_request_money_micro", "Billed, in micro-units.", by, registry=on
         )
         ttft = Histogram(
-            "gigafactory_ttft_seconds", "To the first word.", ["model"], buckets=TIMES_S, registry=on
+            "gigafactory_ttft_seconds",
+            "To the first word.",
+            ["model"],
+            buckets=TIMES_S,
+            registry=on,
         )
         duration = Histogram(
-            "gigafactory_request_seconds", "To the end of answers.", ["model"], buckets=TIMES_S, registry=on
+            "gigafactory_request_seconds",
+            "To the end of answers.",
+            ["model"],
+            buckets=TIMES_S,
+            registry=on,
         )
         refused = Counter(
             "gigafactory_refused", "Refused requests.", ["status", "code"], registry=on
