@@ -280,6 +280,7 @@ class Board(OfJobs):
         planned = await self._planned(who, text)
         if not await self._works.submit(planned, str(who)):
             raise Refused(exists(planned.spec.name))
+        await self.record(who, "job.submit", planned.spec.name, tenant=planned.spec.work.tenant)
         return planned.spec.name
 
     async def cancel(self, who: "Grant", job: str) -> None:
@@ -288,6 +289,7 @@ class Board(OfJobs):
         if not await self._works.cancel(job, str(who)):
             why = f"it is {self._works.factory.status(job)}"
             raise Refused(Fault(f"{job!r} cannot be cancelled", job, why, "nothing to do"))
+        await self.record(who, "job.cancel", job)
 
     async def make_key(
         self, who: "Grant", tenant: str, user: str, role: str, days: str

@@ -141,7 +141,9 @@ def join(home: Path, name: str, chips: int) -> None:
     Through Ray's own class: `ray start` insists on an address that others can reach.
     """
     os.environ.update(environment(home, True))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Ended by the kernel, since a handler would wait for Ray's C code, which may wait for a head
+    # that is gone; the reaper then ends what this process started.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
@@ -159,7 +161,7 @@ def join(home: Path, name: str, chips: int) -> None:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
             with suppress(Exception):  # the head may be gone again: there is another look
-                node = Node(words, head=False, shutdown_at_exit=True, spawn_reaper=True)
+                node = Node(words, head=False, shutdown_at_exit=False, spawn_reaper=True)
                 while node.remaining_processes_alive() and address == _address(home):
                     time.sleep(LOOK_S)
                 node.kill_all_processes(check_alive=False)
