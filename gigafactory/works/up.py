@@ -37,6 +37,7 @@ from gigafactory.works.services import Services, service_of
 
 ANSWER_TOKENS_MAX = 64
 ANSWER_S_MAX = 120.0
+LARGE = 100  # nodes and tenants together, from which on the core as Python is too slow
 OPENED = "works.open"
 OVER = ("done", "failed", "cancelled", "blocked")
 Pages = Callable[[Board], list[Route]]
@@ -105,6 +106,8 @@ async def up(
         ledger = Ledger(home.ledger)
         house = House(ledger, home.ledger, blueprint, home.path)
         works = Works(home, plan, run, ledger, house)
+        if len(plan.nodes()) + len(house.tenants) > LARGE:
+            works.compile_core()
         if faults := [fault for job in plan.jobs if (fault := walls.refusal(works, job))]:
             raise Refused(*faults)
         works.opened_unix_s = began_unix_s
