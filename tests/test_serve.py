@@ -85,7 +85,8 @@ class Job:
     def __init__(self, folder, inputs, engine="transformers"):
         self.attempt, self.engine = folder / "attempt-1", engine
         command = [sys.executable, "-c", JOB, str(folder), str(inputs), engine]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        # Not the usual address, so that nothing here takes it for granted.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", serve.HOST: "127.0.0.2"}
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
     def ready(self):
@@ -158,6 +159,7 @@ def test_the_job_reports_what_its_engine_is_and_never_its_key(served):
     assert [report["phase"] for report in job.reports() if "phase" in report] == ["load", "work"]
     assert (figures["context_tokens"], figures["cache_tokens"]) == (512, 8 * 512)
     assert figures["engine"] == job.engine
+    assert figures["endpoint"].startswith("http://127.0.0.2:")
     file = Path(figures["key_file"])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(file.read_text()) > 40

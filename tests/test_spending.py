@@ -12,6 +12,7 @@ from gigafactory.ledger.book import Book
 from gigafactory.ledger.store import Ledger, read
 from gigafactory.plan import make
 from gigafactory.works import spending
+from gigafactory.works.budgets import Spent
 from gigafactory.works.driver import Works
 from gigafactory.works.engine import Ended
 from gigafactory.works.home import Home
@@ -135,6 +136,20 @@ def test_a_works_that_starts_anew_knows_what_was_spent_and_stays_closed(played):
 
     played(spend)
     played(again)
+
+
+def test_a_request_finds_no_room_that_a_running_job_has_used(played):
+    async def story(works, pass_s):
+        await pass_s(40)  # 40 EUR of 50
+        assert isinstance(works.budgets.reserve("lab", money_micro=10_500_000), Spent)
+        hold = works.budgets.reserve("lab", money_micro=9_500_000)
+        works.budgets.settle(hold, 9_500_000, 10)
+        await pass_s(1)
+        assert works.factory.status("first") == "queued"
+        (left,) = works.budgets.left("lab")
+        assert left.spent == pytest.approx(41 + 9.5)
+
+    played(story)
 
 
 def test_a_budget_of_one_does_not_stop_another(played):

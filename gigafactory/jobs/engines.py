@@ -1,8 +1,8 @@
 """The serving engines: how each is started, and what it can not do.
 
-An engine is a child process on 127.0.0.1 that speaks OpenAI's protocol, answers 200 to
-`/health` while it is well, and wants a key (`engine_child`). What it `lacks` is told in the
-words of that protocol, found by reading and by trying transformers 5.23 and vLLM 0.32;
+An engine is a child process, on 127.0.0.1 unless told otherwise, that speaks OpenAI's protocol,
+answers 200 to `/health` while it is well, and wants a key (`engine_child`). What it `lacks` is
+told in the words of that protocol, found by reading and by trying transformers 5.23 and vLLM 0.32;
 docs/serving.md has the table.
 """
 
@@ -50,6 +50,7 @@ class Asked:
     chips: int
     gpu: bool
     port: int
+    host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def transformers(asked: Asked) -> Way:
         "dtype": "auto" if asked.gpu else dtype(),
         "cb_num_blocks": pages,
         "cb_max_batch_tokens": BATCH_TOKENS,
-        "host": "127.0.0.1",
+        "host": asked.host,
         "port": asked.port,
         "log_level": "error",
     }
@@ -116,7 +117,7 @@ def vllm(asked: Asked) -> Way:
     exact = not asked.gpu and "float32" in (stored, dtype())
     arguments = [
         *("--model", str(asked.model), "--served-model-name", MODEL),
-        *("--host", "127.0.0.1", "--port", str(asked.port)),
+        *("--host", asked.host, "--port", str(asked.port)),
         *("--max-model-len", str(asked.context_tokens)),
         *("--dtype", "float32" if exact else "auto"),
         *("--load-format", "safetensors"),  # never a pickle

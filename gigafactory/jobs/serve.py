@@ -39,6 +39,9 @@ ANSWER_S_MAX = 30.0  # a health check or a warm-up that takes longer has failed
 LOG = "engine.log"
 LOG_TAIL_BYTES = 2000
 KEY_FILE = "engine.key"
+HOST = "GIGAFACTORY_ENGINE_HOST"
+"""Of the environment: the address of this machine where its engines answer, for a gateway on
+another; they want their key there as on the loopback. IPv4."""
 
 
 class EngineDied(RuntimeError):
@@ -50,17 +53,19 @@ def run(context: Context) -> NoReturn:
     context.phase("load")
     model = without_pickles(context.inputs[context.work["of"]] / engines.MODEL)
     context_tokens = context_length(model, context.work.get("context_tokens"))
-    asked = engines.Asked(model, context_tokens, context.chips, engines.gpu(), free_port())
+    host = os.environ.get(HOST, "127.0.0.1")
+    port = free_port(host)
+    asked = engines.Asked(model, context_tokens, context.chips, engines.gpu(), port, host)
     way = engines.way(context.work.get("engine", "auto"), asked)
     key = secrets.token_urlsafe(32)
-    with Engine(way, asked.port, key, context.folder / LOG) as engine:
+    with Engine(way, asked, key, context.folder / LOG) as engine:
         while not engine.ready():
             context.check()
             time.sleep(WATCH_S)
         engine.warm_up()
         context.phase("work")
         context.report(
-            endpoint=f"http://127.0.0.1:{asked.port}",
+            endpoint=f"http://{asked.host}:{asked.port}",
             model=engines.MODEL,
             engine=way.engine,
             lacks=sorted(way.lacks),
@@ -92,8 +97,8 @@ def keep(file: Path, key: str) -> Path:
 class Engine:
     """An engine as a child process; leaving the `with` ends it."""
 
-    def __init__(self, way: engines.Way, port: int, key: str, log: Path):
-        self.port = port
+    def __init__(self, way: engines.Way, asked: engines.Asked, key: str, log: Path):
+        self.host, self.port = asked.host, asked.port
         self._key = key
         self._log = log
         with open(log, "ab") as output:
@@ -148,7 +153,7 @@ class Engine:
     def _ask(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
         # Not through a client that heeds http_proxy: this never leaves the machine.
         headers = {"content-type": "application/json", "authorization": f"Bearer {self._key}"}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S_MAX)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_S_MAX)
         try:
             connection.request(method, path, body, headers)
             reply = connection.getresponse()
@@ -160,8 +165,8 @@ class Engine:
         return self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
+def free_port(host: str) -> int:
+    """A TCP port of `host` that was free a moment ago."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return probe.getsockname()[1]

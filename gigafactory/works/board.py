@@ -492,7 +492,7 @@ class Board(OfJobs):
                     "reserved": left.reserved,
                     "resets_unix_s": left.resets_unix_s,
                 }
-                for left in self._works.spending.left(name)
+                for left in self._works.budgets.left(name)
             ],
             "spent_out": self._spent_out(name),
         }

@@ -102,12 +102,13 @@ class Budgets:
         for window in account.windows:
             if not window.began <= now < window.ends:
                 window.at(now)
+            used = window.spent + window.running
             if window.of == "money":
-                spent_out = window.spent + account.money_micro + money_micro > window.limit
+                spent_out = used + account.money_micro + money_micro > window.limit
             elif window.of == "tokens":
-                spent_out = window.spent + account.tokens + tokens > window.limit
+                spent_out = used + account.tokens + tokens > window.limit
             else:  # nobody knows before what a request draws
-                spent_out = window.spent >= window.limit
+                spent_out = used >= window.limit
             if spent_out:
                 return Spent(window.budget, window.ends)
         account.money_micro += money_micro
@@ -135,12 +136,20 @@ class Budgets:
             account.tokens -= hold.tokens
             hold.of = None
 
+    def run(self, tenant: str, so_far: "Budgets | None") -> None:
+        """What the tenant's running attempts have used so far, as if they ended now; or nothing."""
+        now = self._clock()
+        theirs = so_far._account(tenant).windows if so_far else []
+        used = {(window.of, window.per): window.at(now).spent for window in theirs}
+        for window in self._account(tenant).windows:
+            window.at(now).running = used.get((window.of, window.per), 0)
+
     def left(self, tenant: str) -> list[Left]:
-        """Where each budget stands."""
+        """Where each budget stands, with what runs counted as spent."""
         account, now = self._account(tenant), self._clock()
         reserved = {"money": account.money_micro / 1e6, "tokens": float(account.tokens)}
         return [
-            Left(w.budget, w.spent / w.unit, reserved.get(w.of, 0.0), w.ends)
+            Left(w.budget, (w.spent + w.running) / w.unit, reserved.get(w.of, 0.0), w.ends)
             for w in (window.at(now) for window in account.windows)
         ]
 
@@ -148,7 +157,7 @@ class Budgets:
         """The first budget of which nothing is left: no job may start until its window ends."""
         now = self._clock()
         for window in self._account(tenant).windows:
-            if window.at(now).spent >= window.limit:
+            if window.at(now).spent + window.running >= window.limit:
                 return Spent(window.budget, window.ends)
         return None
 
@@ -194,7 +203,9 @@ class _Account:
 class _Window:
     """A budget in one of its windows; `sums` holds what was spent in others, by their begin."""
 
-    __slots__ = ("began", "budget", "ends", "limit", "of", "per", "spent", "sums", "unit")
+    __slots__ = (
+        "began", "budget", "ends", "limit", "of", "per", "running", "spent", "sums", "unit",
+    )  # fmt: skip
 
     def __init__(self, budget: Budget, sums: dict[float, float]):
         self.budget, self.of, self.per = budget, budget.of, budget.per
@@ -207,11 +218,12 @@ class _Window:
         self.sums = dict(sums)
         self.began = self.ends = 0.0
         self.spent: float = 0
+        self.running: float = 0
 
     def at(self, unix_s: float) -> "_Window":
         """Turn to the window of a moment."""
         if not self.began <= unix_s < self.ends:
-            self.sums = self.all()
+            self.sums, self.running = self.all(), 0
             self.began, self.ends = bounds(self.per, unix_s)
             self.spent = self.sums.pop(self.began, 0)
             while len(self.sums) >= WINDOWS_KEPT:

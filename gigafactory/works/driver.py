@@ -22,6 +22,7 @@ from gigafactory.failpoint import failpoint
 from gigafactory.ledger.store import Ledger, Row, read
 from gigafactory.plan import Plan, PlannedJob, Quote
 from gigafactory.plan.tariff import Rates
+from gigafactory.stack.chips import THIS_MACHINE
 from gigafactory.works import meter, walls
 from gigafactory.works.budgets import Budgets
 from gigafactory.works.energy import Held, cpu_s, shares_of
@@ -72,7 +73,7 @@ class Works:
         # An only node is this machine. Of several, those count that the executor has seen.
         self._absent = set(chips) if len(chips) > 1 else set()
         machine = plan.measured.machine or {}
-        self._device = "cuda" if machine.get("kind") == "gpu" else "cpu"
+        self._here = "cuda" if machine.get("kind") == "gpu" else "cpu"
         self._wakes: list[float] = []
         self.services: Services | None = None
         self.rates = Rates.of(plan)
@@ -303,6 +304,10 @@ class Works:
         self.progress[started.job] = {}
         failpoint("driver.launched")
 
+    def _device_of(self, pool: str) -> str:
+        """What a job runs on there: this machine as it was measured, else accelerators."""
+        return self._here if self.plan.where(pool).system == THIS_MACHINE else "cuda"
+
     def _describe(self, started: ev.JobStarted) -> dict[str, Any]:
         """Everything a process needs to run the attempt."""
         spec = self.planned[started.job].spec
@@ -326,7 +331,7 @@ class Works:
             "attempt": started.attempt,
             "chips": sum(started.chips),
             "nodes": dict(zip(started.nodes, started.chips, strict=True)),
-            "device": self._device,
+            "device": self._device_of(started.pool),
             "inputs": inputs,
             "resume_from": str(last) if last else None,
             "cache": str(self.home.cache),
@@ -428,7 +433,7 @@ class Works:
         """Share out what this machine drew since the last count, where it tells."""
         self._counted_s = time.monotonic()
         if self._shares is not None:
-            on_cpu = self._device == "cpu"
+            on_cpu = self._here == "cpu"
             held = {
                 job: Held(
                     sum(running.started.chips), cpu_s(running.attempt.folder) if on_cpu else None
@@ -443,7 +448,7 @@ class Works:
             self.plan.where(running.started.pool),
             sum(running.started.chips),
             max(0.0, until_s - running.started.at_s),
-            running.attempt.cpu_s() if self._device == "cpu" else None,
+            running.attempt.cpu_s() if self._device_of(running.started.pool) == "cpu" else None,
             running.phases,
             measured_j=self._shares.end(running.started.job) if self._shares else None,
             rates=self.rates,

@@ -7,8 +7,7 @@ is overrun by what an attempt uses until it has stopped (`GRACE_S` of the driver
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from gigafactory.blueprint.schema import Budget, Tenant
@@ -16,7 +15,7 @@ from gigafactory.factory import events as ev
 from gigafactory.faults import Fault
 from gigafactory.plan import PlannedJob
 from gigafactory.units import show_duration
-from gigafactory.works.budgets import PIECE, Budgets, Left, Spent, refill
+from gigafactory.works.budgets import PIECE, Budgets, Spent, refill
 
 if TYPE_CHECKING:
     from gigafactory.works.driver import Works
@@ -65,17 +64,6 @@ class Spending:
             if tenant in self.closed and running.stop_by_s is None:
                 self._works.ask_to_stop(running)
 
-    def left(self, tenant: str, so_far: Mapping[str, Budgets] | None = None) -> list[Left]:
-        """Where each budget stands, with what runs counted as if it ended now."""
-        running = (self._so_far() if so_far is None else so_far).get(tenant)
-        if running is None:
-            return self.budgets.left(tenant)
-        more = {(left.budget.of, left.budget.per): left.spent for left in running.left(tenant)}
-        return [
-            replace(left, spent=left.spent + more[left.budget.of, left.budget.per])
-            for left in self.budgets.left(tenant)
-        ]
-
     def why(self, tenant: str) -> str:
         """Why the tenant starts nothing, or nothing."""
         if (spent := self.closed.get(tenant)) is None:
@@ -108,7 +96,8 @@ class Spending:
     def _changes(self) -> Iterator[ev.TenantChanged]:
         so_far = self._so_far()
         for name, tenant in self._works.tenants.items():
-            spent = self._spent(name, so_far)
+            self.budgets.run(name, so_far.get(name))
+            spent = self.budgets.spent_out(name)
             if spent is None:
                 self.closed.pop(name, None)
             else:
@@ -119,13 +108,6 @@ class Spending:
                 yield ev.TenantChanged(
                     self._works.clock(), name, *share, open=spent is None, why=self.why(name)
                 )
-
-    def _spent(self, tenant: str, so_far: dict[str, Budgets]) -> Spent | None:
-        """The first budget that is spent, with what runs counted in."""
-        for left in self.left(tenant, so_far):
-            if left.spent >= left.budget.limit:
-                return Spent(left.budget, left.resets_unix_s)
-        return None
 
     def _so_far(self) -> dict[str, Budgets]:
         """What running attempts have used, by tenants that have budgets which jobs can spend."""

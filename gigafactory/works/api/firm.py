@@ -255,7 +255,7 @@ class Firm:
                 "resets_unix_s": left.resets_unix_s,
             }
             for name in names
-            for left in self._works.spending.left(name)
+            for left in self._works.budgets.left(name)
         ]
         return _json({"budgets": found})
 

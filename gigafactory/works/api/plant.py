@@ -257,7 +257,7 @@ class Figures:
             "gigafactory_budget", "Budgets in SI, money in units of the currency.", labels=labels
         )
         for tenant in works.house.tenants:
-            for left in works.spending.left(tenant):
+            for left in works.budgets.left(tenant):
                 said = [tenant, left.budget.of, left.budget.per]
                 figures = {"limit": left.budget.limit, "spent": left.spent, "held": left.reserved}
                 for what, value in figures.items():

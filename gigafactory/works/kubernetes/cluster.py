@@ -130,7 +130,12 @@ def _group(where: Where, image: str) -> Manifest:
                         "fieldPath": "metadata.labels['ray.io/worker-group-replica-index']"
                     }
                 },
-            }
+            },
+            # Where its engines answer, for the gateway in the head's pod.
+            {
+                "name": "GIGAFACTORY_ENGINE_HOST",
+                "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}},
+            },
         ],
         # KubeRay puts this before its `ray start`, in one shell. No `$(...)`: that is Kubernetes'.
         args=["export GIGAFACTORY_NODE=`expr $GIGAFACTORY_REPLICA + 1`"],
