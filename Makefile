@@ -10,7 +10,7 @@ up: install
 	$(BIN)/gigafactory up blueprints/laptop.yaml
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 install: $(VENV)/.works
 

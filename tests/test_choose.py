@@ -284,7 +284,7 @@ def least_energy(problem, places, stands, trains, spot, measure):
 
 
 @pytest.mark.parametrize("measure", ["cost", "carbon"])
-@cases(1000)
+@cases(400)
 @given(problem=problems())
 def test_no_choice_is_better(measure, problem):
     best = every_choice(problem, measure)
