@@ -8,6 +8,8 @@ $GIGAFACTORY_HOME/ledger.db            everything that happened (or $GIGAFACTORY
                   cache/               what anyone would make the same
                   ray.token, ray.json  what lets a node join Ray, and where it answers
                   runs/RUN/JOB/        attempt-N/, checkpoints/ (taken from attempts)
+                  files/TENANT/        what came and went by /v1/files
+                  prompts/             of tenants that asked to have them kept
                   simulated/           ledgers of days that were only played
 """
 
