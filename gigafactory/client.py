@@ -229,6 +229,14 @@ class Client:
         """What the gateway answers for."""
         return self._get("/api/services")["services"]
 
+    def act(self, name: str, observation: Any = None, image: Any = None) -> Json:
+        """Ask a served policy for actions, or a detector (`image`: base64 of PNG or JPEG).
+
+        An observation is a list of numbers; a list of several is answered together.
+        """
+        said = {"observation": observation} if image is None else {"image": image}
+        return self._send("POST", f"/v1/policies/{_part(name)}/act", said)
+
     def _get(self, path: str, **asked: Any) -> Json:
         answer: Json = self._ask("GET", path, asked).json()
         return answer
@@ -318,7 +326,12 @@ def _right(reply: httpx.Response) -> httpx.Response:
     if reply.is_success:
         return reply
     try:
-        faults = [Fault(**fault) for fault in reply.json()["errors"]]
+        said = reply.json()
+        if "error" in said:  # the gateway speaks in OpenAI's form
+            told, at = said["error"], reply.url.path
+            why = f"status {reply.status_code}, {told['code']}"
+            raise Refused(Fault(told["message"], at, why, "docs/serving.md tells what may be asked"))
+        faults = [Fault(**fault) for fault in said["errors"]]
     except (ValueError, KeyError, TypeError):
         why = f"status {reply.status_code}"
         hint = "see that this is the address of a factory"

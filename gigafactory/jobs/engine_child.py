@@ -23,7 +23,7 @@ from typing import Any
 KEY = "GIGAFACTORY_ENGINE_KEY"
 PATHS = frozenset({
     "/health", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/responses",
-    "/v1/embeddings",
+    "/v1/embeddings", "/v1/act",
 })  # fmt: skip
 
 Message = MutableMapping[str, Any]

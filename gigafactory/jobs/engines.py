@@ -3,7 +3,8 @@
 An engine is a child process, on 127.0.0.1 unless told otherwise, that speaks OpenAI's protocol,
 answers 200 to `/health` while it is well, and wants a key (`engine_child`). What it `lacks` is
 told in the words of that protocol, found by reading and by trying transformers 5.23 and vLLM 0.32;
-docs/serving.md has the table.
+docs/serving.md has the table. What drives or looks rather than writes, a policy or a detector,
+has an engine of its own, `act_child`, which answers `/v1/act` and lacks all else.
 """
 
 import importlib.util
@@ -20,6 +21,13 @@ MODEL = "model"
 """What a model is called in requests to its engine, whichever that is."""
 
 CHILD = Path(__file__).with_name("engine_child.py")
+ACT = "/v1/act"
+EXAMPLE = "example.json"
+"""Beside a model that acts: a request that it can answer."""
+ROWS_MAX = 4096
+"""Observations in one request."""
+ACTS = ("policy", "detector")
+"""What a model's config says of itself, as `gigafactory`, where it does not write."""
 VLLM_PYTHON = "GIGAFACTORY_VLLM_PYTHON"
 """Names an interpreter that has vLLM, where ours has not."""
 
@@ -62,13 +70,20 @@ class Way:
     environment: dict[str, str]
     cache_tokens: int
     lacks: frozenset[str]
+    warm_up: tuple[str, dict[str, Any]] = (
+        "/v1/completions",
+        {"model": MODEL, "prompt": "Hello", "max_tokens": 1},
+    )
+    """The first request, so that the first client waits for nothing that is made once."""
 
 
 def way(wanted: str, asked: Asked) -> Way:
     """The way of the engine that is `wanted`: "transformers", "vllm" or "auto".
 
-    `auto` is vLLM where there are a GPU and vLLM, else transformers.
+    `auto` is vLLM where there are a GPU and vLLM, else transformers; what acts has its own.
     """
+    if config(asked.model).get("gigafactory") in ACTS:
+        return acting(asked)
     if wanted == "auto":
         wanted = "vllm" if asked.gpu and vllm_python() else "transformers"
     return WAYS[wanted](asked)
@@ -91,6 +106,7 @@ def transformers(asked: Asked) -> Way:
     }
     command = [sys.executable, "-P", str(CHILD), "transformers", str(asked.model.parent)]
     lacks = {"embeddings", "response_format", "sampling", "stop", "n", "logprobs", "tool_choice"}
+    lacks.add("act")
     if not (hears_tools(asked.model) and config(asked.model).get("model_type") in TOOL_TYPES):
         lacks.add("tools")
     return Way(
@@ -123,7 +139,7 @@ def vllm(asked: Asked) -> Way:
         *("--load-format", "safetensors"),  # never a pickle
         "--disable-uvicorn-access-log",
     ]
-    lacks = {"embeddings"}  # it has them of models made to embed, which nobody tried here
+    lacks = {"act", "embeddings"}  # it has them of models made to embed, which nobody tried here
     if hears_tools(asked.model):
         arguments += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     else:
@@ -141,6 +157,16 @@ def vllm(asked: Asked) -> Way:
     command = [python, "-P", str(CHILD), "vllm", *arguments]
     # vLLM itself refuses what is longer than its context; it holds many at a time.
     return Way("vllm", command, environment, SEATS * asked.context_tokens, frozenset(lacks))
+
+
+def acting(asked: Asked) -> Way:
+    """`act_child`, for a policy or a detector. It answers at once, so it holds what may come."""
+    command = [sys.executable, "-P", "-m", "gigafactory.jobs.act_child", str(asked.model)]
+    command += [asked.host, str(asked.port)]
+    lacks = frozenset({"text", "embeddings"})
+    example = json.loads((asked.model / EXAMPLE).read_text(encoding="utf-8"))
+    most = ROWS_MAX * SEATS
+    return Way("act", command, threads(asked), most, lacks, (ACT, example))
 
 
 WAYS: dict[str, Callable[[Asked], Way]] = {"transformers": transformers, "vllm": vllm}

@@ -25,7 +25,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gigafactory.jobs import engines
 from gigafactory.jobs.context import Context
@@ -62,7 +62,7 @@ def run(context: Context) -> NoReturn:
         while not engine.ready():
             context.check()
             time.sleep(WATCH_S)
-        engine.warm_up()
+        engine.warm_up(*way.warm_up)
         context.phase("work")
         context.report(
             endpoint=f"http://{asked.host}:{asked.port}",
@@ -71,6 +71,7 @@ def run(context: Context) -> NoReturn:
             lacks=sorted(way.lacks),
             context_tokens=context_tokens,
             cache_tokens=way.cache_tokens,
+            example=str(model / engines.EXAMPLE) if (model / engines.EXAMPLE).exists() else None,
             key_file=str(keep(context.folder / KEY_FILE, key)),
             ready=True,
         )
@@ -82,6 +83,8 @@ def run(context: Context) -> NoReturn:
 
 def context_length(model: Path, wanted: float | None) -> int:
     """Tokens of prompt and answer together: as wanted, within what the model was made for."""
+    if engines.config(model).get("gigafactory") in engines.ACTS:
+        return engines.ROWS_MAX
     made_for = engines.config(model).get("max_position_embeddings") or CONTEXT_TOKENS
     return min(int(wanted or CONTEXT_TOKENS), made_for)
 
@@ -142,10 +145,9 @@ class Engine:
         if status != 200:
             raise EngineDied(f"the engine is not well: {answer}\n{self._tail()}")
 
-    def warm_up(self) -> None:
-        """One token, so that the first client waits for no cache to be made."""
-        body = {"model": engines.MODEL, "prompt": "Hello", "max_tokens": 1}
-        status, answer = self._ask("POST", "/v1/completions", json.dumps(body))
+    def warm_up(self, path: str, body: dict[str, Any]) -> None:
+        """A first request, so that the first client waits for no cache to be made."""
+        status, answer = self._ask("POST", path, json.dumps(body))
         self.check()
         if status != 200:
             raise EngineDied(f"the engine does not answer: {status} {answer}\n{self._tail()}")

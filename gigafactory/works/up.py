@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -35,6 +36,7 @@ from gigafactory.works.home import Home, write_whole
 from gigafactory.works.house import House
 from gigafactory.works.services import Services, service_of
 
+SHOWN_MAX = 400  # characters of an observation or a detection
 ANSWER_TOKENS_MAX = 64
 ANSWER_S_MAX = 120.0
 LARGE = 100  # nodes and tenants together, from which on the core as Python is too slow
@@ -211,18 +213,17 @@ class _Factory:
         works = self.works
         job = service_of(next(iter(works.endpoints)))
         work = works.planned[job].spec.work
-        prompt = work.prompt if isinstance(work, Serve) else ""
-        body = {
-            "model": job,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": ANSWER_TOKENS_MAX,
-            "temperature": 0,
-            "stream": True,
-        }
+        example = next(iter(works.endpoints.values())).get("example")
+        prompt = work.prompt if isinstance(work, Serve) and not example else ""
         answer, first_s = "", None
-        headers = {"Authorization": f"Bearer {self.key}"}
+        if example:
+            said = json.loads(Path(example).read_text(encoding="utf-8"))
+            prompt = "a picture that it learned from" if "image" in said else json.dumps(said)
+            prompt, pieces = _short(prompt), self._act(job, said)
+        else:
+            pieces = self._pieces(job, prompt)
         try:
-            async for piece in self._pieces(body, headers):
+            async for piece in pieces:
                 first_s = works.clock() if first_s is None else first_s
                 answer += piece
         except httpx.HTTPError as error:
@@ -231,13 +232,34 @@ class _Factory:
             await works.happen(FirstToken(works.clock(), job, first_s, prompt, answer))
         return {"job": job, "prompt": prompt, "answer": answer, "first_s": first_s}
 
-    async def _pieces(self, body: dict[str, Any], headers: dict[str, str]) -> AsyncIterator[str]:
+    async def _act(self, job: str, said: dict[str, Any]) -> AsyncIterator[str]:
+        """What a policy or a detector answers, whole."""
+        async with self._client() as client:
+            reply = await client.post(f"/v1/policies/{job}/act", json=said)
+            reply.raise_for_status()
+            heard = reply.json()
+            names = ("action", "actions", "detections")
+            yield _short(json.dumps({name: heard[name] for name in names if name in heard}))
+
+    def _client(self) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.AsyncClient(
+            base_url=self.url, headers=headers, timeout=ANSWER_S_MAX, trust_env=False
+        )
+
+    async def _pieces(self, job: str, prompt: str) -> AsyncIterator[str]:
         """The words of a streamed answer, as they come."""
+        body = {
+            "model": job,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": ANSWER_TOKENS_MAX,
+            "temperature": 0,
+            "stream": True,
+        }
         async with (
-            httpx.AsyncClient(timeout=ANSWER_S_MAX, trust_env=False) as client,
-            client.stream("POST", f"{self.url}/v1/chat/completions", json=body, headers=headers)
-            as reply,
-        ):  # fmt: skip
+            self._client() as client,
+            client.stream("POST", "/v1/chat/completions", json=body) as reply,
+        ):
             async for line in reply.aiter_lines():
                 if not line.startswith("data: {"):
                     continue
@@ -335,6 +357,10 @@ def _tenant(blueprint: Blueprint) -> str:
     """Whose key the command line asks with: the owner of the first service, else the first."""
     services = [work.tenant for work in blueprint.workloads.values() if work.kind == "serve"]
     return next(iter([*services, *blueprint.tenants]))
+
+
+def _short(said: str) -> str:
+    return said if len(said) <= SHOWN_MAX else said[: SHOWN_MAX - 1] + "…"
 
 
 def _asked_before(works: Works) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 RESPONSES, EMBEDDINGS = "/v1/responses", "/v1/embeddings"
+ACT = "/v1/act"
+"""What the engine of a policy or a detector answers; clients name it in the path."""
 
 MAX_TOKENS = {CHAT: 1024, TEXT: 16, EMBEDDINGS: 0}  # where the client asks for none
 TEMPLATE_TOKENS_MAX = 512  # what a chat template adds to what is said: taken for enough, no proof
@@ -88,7 +90,11 @@ class Ask:
         if missing := self.needs & replica.lacks:
             what = ", ".join(sorted(missing))
             why = f"the engine {replica.engine} lacks {what} with this model"
-            if "embeddings" in missing:
+            if "text" in missing:
+                why = f"{replica.engine} writes nothing: ask /v1/policies/NAME/act"
+            elif "act" in missing:
+                why = "this model writes, it does not act: ask /v1/chat/completions"
+            elif "embeddings" in missing:
                 why += f": no engine has them of a model that writes, {HAS_MOST} neither"
             elif replica.engine != HAS_MOST:
                 only = " where the model's template shows tools" if missing & TEMPLATES else ""
@@ -167,7 +173,7 @@ def understand(path: str, said: dict[str, Any], ready: Sequence["Replica"]) -> A
         if type(max_tokens) is not int or not 1 <= max_tokens <= most:
             raise unfit("max_tokens", f"is a whole number from 1 to {most}")
         asked = messages(said) if path == CHAT else text(said)
-    needs, ignored, sampling = {"embeddings"} if path == EMBEDDINGS else set(), [], {}
+    needs, ignored, sampling = {"embeddings" if path == EMBEDDINGS else "text"}, [], {}
     if "tools" in asked:
         needs.add("tools")
     for name, value in said.items():
@@ -202,6 +208,37 @@ def understand(path: str, said: dict[str, Any], ready: Sequence["Replica"]) -> A
         sampling=head,
         ignored=tuple(ignored),
         sampled=tuple(sampling),
+    )
+
+
+def understand_act(said: dict[str, Any]) -> Ask:
+    """What a client asks of a policy (`observation`) or a detector (`image`, base64): one or many.
+
+    What stands in them the engine judges, which knows its model. Each counts as one of the
+    engine's places; no tokens are billed, the service's own time is.
+    """
+    if len(said) != 1 or not said.keys() <= {"observation", "image"}:
+        raise Refusal(
+            400, 'the body is {"observation": [...]} or {"image": "base64"}', "invalid_value"
+        )
+    asked = next(iter(said.values()))
+    many = isinstance(asked, list) and bool(asked) and not isinstance(asked[0], int | float)
+    try:
+        body = orjson.dumps(said)
+    except TypeError as error:
+        raise Refusal(400, f"this cannot be passed on: {error}", "invalid_json") from error
+    return Ask(
+        path=ACT,
+        stream=False,
+        usage_wanted=False,
+        max_tokens=0,
+        length_asked=False,
+        tokens_max=len(asked) if many else 1,
+        needs=frozenset({"act"}),
+        body=body,
+        sampling=b"",
+        ignored=(),
+        sampled=(),
     )
 
 

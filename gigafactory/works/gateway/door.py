@@ -6,6 +6,7 @@ limits. It is mounted by path, with nothing around it that reads bodies or cance
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from gigafactory.works.budgets import Budgets, Hold, Spent
 from gigafactory.works.gateway import responses
 from gigafactory.works.gateway.answer import Answer
 from gigafactory.works.gateway.ask import (
+    ACT,
     BOUND,
     CHAT,
     EMBEDDINGS,
@@ -27,6 +29,7 @@ from gigafactory.works.gateway.ask import (
     TEXT,
     parse,
     understand,
+    understand_act,
 )
 from gigafactory.works.gateway.engine import Engines
 from gigafactory.works.gateway.exchange import (
@@ -58,6 +61,7 @@ OWNER_ONLY = 0o600
 
 ASKED = frozenset({CHAT, TEXT, RESPONSES, EMBEDDINGS})
 MODELS = "/v1/models"
+POLICIES = re.compile(r"/v1/policies/([^/]+)/act")
 Scope = Message
 
 
@@ -160,12 +164,18 @@ class Gateway:
                 raise too_large()
             said = parse(await read(receive))
             await self._exchange(grant, tenant, path, said, client)
+        elif method == "POST" and (policy := POLICIES.fullmatch(path)):
+            self.limits.request(grant.tenant, tenant, time.monotonic())
+            if len(length) > 9 or (length.isdigit() and int(length) > BODY_BYTES_MAX):
+                raise too_large()
+            said = parse(await read(receive)) | {"model": policy[1]}
+            await self._exchange(grant, tenant, ACT, said, client)
         elif method == "GET" and (path == MODELS or path.startswith(MODELS + "/")):
             said = self._models(path.removeprefix(MODELS).removeprefix("/"))
             await client.answer(200, said, [(b"content-type", b"application/json")])
         elif self.batches is not None and path.startswith(("/v1/files", "/v1/batches")):
             await self.batches.answer(grant, scope, receive, client)
-        elif path in ASKED or path == MODELS:
+        elif path in ASKED or path == MODELS or POLICIES.fullmatch(path):
             raise Refusal(405, f"{path} does not answer {method}", "method_not_allowed")
         else:
             raise Refusal(404, f"there is no {path}", "not_found")
@@ -191,6 +201,9 @@ class Gateway:
         if path == RESPONSES:
             ask = understand(CHAT, responses.as_chat(said), route.ready)
             answer: Answer = responses.Response(request, route.name, ask, said)
+        elif path == ACT:
+            ask = understand_act({name: said[name] for name in said if name != "model"})
+            answer = Answer(request, route.name, ask)
         else:
             ask = understand(path, said, route.ready)
             answer = Answer(request, route.name, ask)
