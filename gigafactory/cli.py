@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gigafactory import (
+    building,
     costs,
     estimates,
     failing,
@@ -57,6 +58,7 @@ replaying.mount(app)
 running.mount(app)
 sharing.mount(app)
 rendering.mount(app)
+building.mount(app)
 
 
 def main() -> None:

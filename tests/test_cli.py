@@ -127,6 +127,7 @@ def test_the_commands_are_those_of_the_manual():
                 "failures",
                 "trace",
                 "replay",
+                "world",
             ]
         )
         == COMMANDS

@@ -1,0 +1,224 @@
+"""The command `world`: build a world or read a user's file, look at it, judge it, write it.
+
+Thin: `jobs.worlds` builds, reads, writes and checks; here it is told, and drawn once.
+"""
+
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gigafactory.door import AS_JSON, door, say, working, write_whole
+from gigafactory.faults import Fault, Refused, nearest
+from gigafactory.running import table
+
+if TYPE_CHECKING:
+    from gigafactory.jobs.worlds.scene import Scene
+
+WIDTH, HEIGHT = 640, 480
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this command to the door."""
+    app.command()(world)
+
+
+def world(
+    name: Annotated[
+        str, typer.Argument(help="warehouse, factory or road; or your .xml, .urdf, .usd file")
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="draws the layout of a built world")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="a folder for MJCF, OpenUSD, the report and pictures"),
+    ] = None,
+    as_json: AS_JSON = False,
+) -> None:
+    """Build a 3D world, or read yours: what is in it, and whether it is fit to be simulated.
+
+    Gates try its physics (nothing sinks, nothing explodes); checks judge it as OpenUSD, SimReady's
+    way. Exit code 1 if a gate fails, 2 if the file cannot be used.
+
+    Examples: `gigafactory world warehouse --seed 7 -o hall`, `gigafactory world my.usd --json`
+    """
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo heeds it when it is imported.
+    with door(as_json), refusing(), working("building", as_json):
+        told, scene, notes = _read(name, seed)
+        told |= _judged(scene, name if notes is not None else None)
+        told["notes"] = [*(notes or ()), *told["notes"]]
+        told["files"] = _write(scene, output, told) if output is not None else []
+    say(told, as_json, lambda: _shown(told))
+    if not all(gate["passed"] for gate in told["gates"]):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """A world's refusal as one of the house; so is a library that is not installed."""
+    try:
+        from gigafactory.jobs.worlds.scene import WorldRefused
+    except ImportError as error:
+        raise Refused(_lacking(error)) from None
+    try:
+        yield
+    except WorldRefused as refused:
+        why, remedy = refused.why, refused.remedy
+        raise Refused(Fault(refused.what, refused.where, why, remedy)) from None
+    except ImportError as error:
+        raise Refused(_lacking(error)) from None
+
+
+def _lacking(error: ImportError) -> Fault:
+    what = "worlds need libraries that are not installed"
+    return Fault(what, str(error.name), str(error), "pip install 'gigafactory[physical]'")
+
+
+def _read(name: str, seed: int) -> tuple[dict[str, Any], "Scene", tuple[str, ...] | None]:
+    """What was asked for; of a file also what is to be told about it."""
+    from gigafactory.jobs import worlds
+    from gigafactory.jobs.worlds import imported
+
+    if name in worlds.SCENES:
+        scene = worlds.build({"name": name, "scene": name}, seed)
+        parameters = {
+            parameter: {**asdict(range_), "drawn": scene.drawn.get(parameter)}
+            for parameter, range_ in worlds.parameters(name).items()
+        }
+        return {"world": name, "seed": seed, "parameters": parameters}, scene, None
+    if not Path(name).suffix and not Path(name).exists():
+        known = ", ".join(imported.READERS)
+        hint = f"{nearest(name, worlds.SCENES)} A file ends in {known}"
+        raise Refused(
+            Fault(f"no world is called {name!r}", name, "it is neither ours nor a file", hint)
+        )
+    read = imported.look(name)
+    parameters = {key: asdict(range_) for key, range_ in imported.PARAMETERS.items()}
+    return {"world": name, "seed": None, "parameters": parameters}, read.scene, read.notes
+
+
+def _judged(scene: "Scene", file: str | None) -> dict[str, Any]:
+    """What is in it; its gates; its checks as OpenUSD (as written by us, if it is no USD)."""
+    import tempfile
+
+    from gigafactory.jobs.worlds import gates, usd
+    from gigafactory.jobs.worlds.scene import things
+
+    model = scene.model()
+    classes = Counter(thing.class_ for thing in things(model))
+    notes: tuple[str, ...] = ()
+    if file is not None and Path(file).suffix.lower() in usd.SUFFIXES:
+        checks = usd.validate(file)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            written = Path(folder) / "world.usda"
+            notes = tuple(f"not in OpenUSD: {lost}" for lost in usd.write(scene, written))
+            checks = usd.validate(written)
+    return {
+        "bodies": model.nbody - 1, "joints": model.njnt, "geoms": model.ngeom,
+        "actuators": model.nu, "cameras": model.ncam,
+        "moving_kg": float(model.body_mass[model.body_weldid > 0].sum()),
+        "classes": dict(classes), "notes": list(notes),
+        # JSON has no infinity.
+        "gates": [
+            {key: None if value in (math.inf, -math.inf) else value for key, value in gate.items()}
+            for gate in map(asdict, gates.check(scene))
+        ],
+        "checks": [asdict(check) for check in checks],
+    }  # fmt: skip
+
+
+def _write(scene: "Scene", folder: Path, told: dict[str, Any]) -> list[str]:
+    """The world in both forms, a report, and how it looks."""
+    import json
+
+    import mujoco
+
+    from gigafactory.jobs.worlds import usd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "world.xml", scene.mjcf)
+    for name, content in scene.assets.items():
+        (folder / name).write_bytes(content)
+    usd.write(scene, folder / "world.usda")
+    try:
+        pictures = _draw(scene, folder)
+    except (mujoco.FatalError, RuntimeError, AttributeError) as error:
+        # A machine without OpenGL still has the world, its gates and its checks.
+        pictures = []
+        told["notes"].append(f"no pictures: {str(error).splitlines()[0]}")
+    write_whole(folder / "report.json", json.dumps(told, indent=1, default=str) + "\n")
+    names = ("world.xml", *scene.assets, "world.usda", "report.json", *pictures)
+    return [str(folder / name) for name in names]
+
+
+def _draw(scene: "Scene", folder: Path) -> list[str]:
+    """What camera/0 sees, and the same in a colour for each thing."""
+    import mujoco
+    import numpy as np
+    from PIL import Image
+
+    from gigafactory.jobs import worlds
+    from gigafactory.jobs.worlds.scene import things
+
+    model = scene.model()
+    data = mujoco.MjData(model)
+    world = {"file": True} if scene.world == "import" else {"scene": scene.world}
+    worlds.module(world).moment(model, data, np.random.default_rng(scene.seed), randomise=False)
+    model.vis.global_.offwidth, model.vis.global_.offheight = WIDTH, HEIGHT
+    thing_of_geom = np.zeros(model.ngeom + 1, int)
+    for thing in things(model):
+        thing_of_geom[list(thing.geoms)] = thing.number
+    # Colours far apart: a golden step around the wheel for each number.
+    hue = (np.arange(thing_of_geom.max() + 1) * 0.618034) % 1
+    wheel = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0, 1) * 200 + 55
+    wheel[0] = 0
+    with mujoco.Renderer(model, HEIGHT, WIDTH) as renderer:
+        renderer.update_scene(data, "camera/0")
+        rgb = renderer.render().copy()
+        renderer.enable_segmentation_rendering()
+        renderer.update_scene(data, "camera/0")
+        seen = renderer.render()
+    geoms = np.where(seen[..., 1] == mujoco.mjtObj.mjOBJ_GEOM, seen[..., 0], model.ngeom)
+    painted = wheel[thing_of_geom[geoms]].astype(np.uint8)
+    Image.fromarray(rgb).save(folder / "camera-0.png")
+    Image.fromarray(painted).save(folder / "camera-0-things.png")
+    return ["camera-0.png", "camera-0-things.png"]
+
+
+def _shown(told: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    of = f", seed {told['seed']}" if told["seed"] is not None else ""
+    parts = ", ".join(
+        f"{told[key]} {key}" for key in ("bodies", "joints", "geoms", "actuators", "cameras")
+    )
+    classes = ", ".join(f"{count} {name}" for name, count in told["classes"].items()) or "none"
+    mass = f"{told['moving_kg']:,.4g} kg of it can move"
+    head = f"{told['world']}{of}: {parts}, {mass}\nlabelled: {classes}"
+    ranges = [
+        (name, f"{one['low']:.4g}", f"{one['high']:.4g}", one["unit"], f"{drawn:.4g}"
+         if (drawn := one.get("drawn")) is not None else "–")
+        for name, one in told["parameters"].items()
+    ]  # fmt: skip
+    gates = [
+        (gate["name"], "passed" if gate["passed"] else "FAILED", f"{gate['value']:.4g}"
+         if isinstance(gate["value"], float) else str(gate["value"]), gate["why"])
+        for gate in told["gates"]
+    ]  # fmt: skip
+    failed = [check for check in told["checks"] if not check["passed"]]
+    passed = len({check["name"] for check in told["checks"]} - {check["name"] for check in failed})
+    checks = [(check["name"], check["prim"], check["why"]) for check in failed]
+    shown: list[Any] = [head, *(f"note: {note}" for note in told["notes"])]
+    shown += [table(("parameter", "from", "to", "unit", "drawn"), ranges)]
+    shown += [table(("gate", "", "value", "why"), gates)]
+    shown += [f"as OpenUSD: {passed} checks passed, {len(failed)} faults"]
+    shown += [table(("check", "prim", "why"), checks)] if checks else []
+    return Group(*shown, *(f"wrote {name}" for name in told["files"]))
