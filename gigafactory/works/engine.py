@@ -69,7 +69,8 @@ class Attempt:
     def cpu_s(self) -> float | None:
         """CPU-seconds of all its processes, or None where one did not live to say."""
         files = list(self.folder.glob("cpu-*.json"))
-        if not files or len(files) < len(list(self.folder.glob("pid-*.json"))):
+        ranks = [file for file in files if file.stem[len("cpu-") :].isdigit()]
+        if not ranks or len(ranks) < len(list(self.folder.glob("pid-*.json"))):
             return None
         return sum(json.loads(file.read_text(encoding="utf-8"))["cpu_s"] for file in files)
 
