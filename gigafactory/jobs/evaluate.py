@@ -8,12 +8,14 @@ import math
 import operator
 import re
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gigafactory.jobs import weights
 from gigafactory.jobs.context import Context
 
+SUITES = ("bits_per_byte", "tool_calls", "detection", "closed_loop", "falsification")
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 SAMPLES = 6
@@ -31,8 +33,10 @@ def run(context: Context) -> dict[str, Any]:
             measured = bits_per_byte(context, judged)
         case "tool_calls":
             measured = tool_calls(context, judged)
+        case "detection" | "closed_loop" | "falsification" as suite:
+            measured = import_module(f"gigafactory.jobs.{suite}").evaluate(context)
         case suite:
-            raise ValueError(f"no suite is called {suite!r}: say bits_per_byte or tool_calls")
+            raise ValueError(f"no suite is called {suite!r}: say one of {', '.join(SUITES)}")
     verdicts = [
         verdict(metric, threshold, measured["metrics"])
         for metric, threshold in work.get("gate", {}).items()
