@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
-from gigafactory.blueprint import check_design, check_routes, check_streams
+from gigafactory.blueprint import check_design, check_routes, check_streams, check_worlds
 from gigafactory.blueprint.schema import (
     Blueprint,
     Evaluate,
@@ -33,6 +33,22 @@ METRICS = {
         *("tool_calls_exact_before", "tool_calls_exact_before_low"),
         "tool_calls_exact_before_high",
     ),
+    "detection": (
+        *("map50", "map50_95", "map50_low", "map50_high", "frames"),
+        *("map50_against", "regression_low"),
+    ),
+    "closed_loop": (
+        *("success", "success_low", "success_high", "collisions", "collisions_high"),
+        *("timeouts", "episodes", "expert_success", "random_success", "gap_to_expert"),
+        *("gap_to_expert_low", "gap_to_expert_high", "collisions_low", "against_success"),
+        *("regression", "regression_low", "regression_high", "coverage"),
+    ),
+    "falsification": (
+        *("failure_probability", "failure_probability_low", "failure_probability_high"),
+        *("failures", "avoidable_failures", "unavoidable_failures", "scenarios"),
+        *("variance_ratio", "expert_failure_probability", "avoidable_probability"),
+        *("against_failure_probability", "regression"),
+    ),
 }
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
@@ -43,6 +59,7 @@ def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
     yield from check_design.check(blueprint)
     yield from check_streams.check(blueprint, folder)
     yield from _models(blueprint, folder)
+    yield from check_worlds.check(blueprint, folder)
     yield from _money(blueprint)
     for name, work in blueprint.workloads.items():
         yield from check_job(blueprint, name, work)
@@ -53,6 +70,7 @@ def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
 def check_job(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
     """Every fault of one workload, whether it is in the blueprint or may come to it."""
     yield from _names(blueprint, name, work)
+    yield from check_worlds.check_job(blueprint, name, work)
     yield from _size(blueprint, name, work)
     if isinstance(work, Serve):
         yield from check_routes.check_replicas(name, work)
@@ -192,7 +210,9 @@ def _names(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
         used += [(key, job, blueprint.workloads) for job in getattr(work, key)]
     if isinstance(work, Pretrain | Finetune):
         used.append(("model", work.model, blueprint.models))
-    used += [("of", job, blueprint.workloads) for job in work.needs]
+    used += [(key, job, blueprint.workloads) for key, job in check_worlds.inputs(work)]
+    if world := getattr(work, "world", None):
+        used.append(("world", world, blueprint.worlds))
     for key, value, known in used:
         if value not in known:
             yield (
@@ -234,14 +254,6 @@ def _names(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
                 f"it is a {blueprint.workloads[judge].kind}, and only an evaluate has a gate",
                 "name an evaluate job",
             )
-    trained = blueprint.workloads.get(work.needs[0]) if work.needs else None
-    if trained and trained.kind not in ("pretrain", "finetune"):
-        yield (
-            (*here, "of"),
-            f"{work.needs[0]!r} makes no model",
-            f"it is a {trained.kind}",
-            "name a pretrain or finetune job",
-        )
     if isinstance(work, Serve) and not work.through:
         yield (
             here,

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gigafactory.blueprint.check import check, check_job
-from gigafactory.blueprint.schema import AnyWorkload, Blueprint, NewJob
+from gigafactory.blueprint.schema import FORMS, TRAINING, AnyWorkload, Blueprint, NewJob, form
 from gigafactory.blueprint.streams import TraceStream
 from gigafactory.faults import Fault, Refused, nearest
 
@@ -198,11 +198,19 @@ def _anchor(blueprint: Blueprint, folder: Path) -> Blueprint:
         else stream
         for name, stream in blueprint.streams.items()
     }
+    worlds = {
+        name: world.model_copy(update={"file": str((folder / world.file).resolve())})
+        if world.file
+        else world
+        for name, world in blueprint.worlds.items()
+    }
     access = blueprint.access
     if access.oidc and not access.oidc.jwks.startswith("https://"):
         file = str((folder / access.oidc.jwks).resolve())
         access = access.model_copy(update={"oidc": access.oidc.model_copy(update={"jwks": file})})
-    return blueprint.model_copy(update={"models": models, "streams": streams, "access": access})
+    return blueprint.model_copy(
+        update={"models": models, "worlds": worlds, "streams": streams, "access": access}
+    )
 
 
 def _config_file(path: Path) -> Path:
@@ -212,6 +220,8 @@ def _config_file(path: Path) -> Path:
 def _fault(tree: Any, file: str, error: Mapping[str, Any]) -> Fault:
     """A pydantic error as a fault with its line."""
     place = _real_place(tree, error["loc"])
+    if error["type"].startswith("union_tag") and "form()" in error["ctx"]["discriminator"]:
+        return _formless(tree, file, place, error["input"])
     where = f"{file}{_line(tree, place)}, {_dotted(place)}"
     key, kind = str(place[-1]) if place else "", error["type"]
     if kind == "extra_forbidden":
@@ -229,6 +239,21 @@ def _fault(tree: Any, file: str, error: Mapping[str, Any]) -> Fault:
     shown = next((said for kind, said in kinds.items() if isinstance(value, kind)), repr(value))
     why = error["msg"].removeprefix("Value error, ")
     return Fault(f"{_dotted(place)} cannot be {shown}", where, why, _remedy(error))
+
+
+def _formless(tree: Any, file: str, place: tuple, said: Any) -> Fault:
+    """A workload that is of no kind, or learns what nothing does."""
+    learns = isinstance(said, Mapping) and said.get("kind") in TRAINING
+    key = "learns" if learns else "kind"
+    tags = [tag.removeprefix("learns ") for tag in FORMS if tag.startswith("learns ") == learns]
+    known = tags if learns else dict.fromkeys([*TRAINING, *tags])
+    where = f"{file}{_line(tree, (*place, key))}, {_dotted((*place, key))}"
+    if not isinstance(said, Mapping):
+        return Fault(f"{_dotted(place)} is no workload", where, "it has no keys", "see `kind`")
+    if key not in said:
+        return Fault("'kind' is missing", where, "it has no default", f"one of {', '.join(known)}")
+    why = f"there is {', '.join(known)}"
+    return Fault(f"no workload has {key} {said[key]!r}", where, why, nearest(str(said[key]), known))
 
 
 def _remedy(error: Mapping[str, Any]) -> str:
@@ -287,6 +312,8 @@ def _keys(tree: Any, place: Iterable[Any]) -> list[str]:
         if "discriminator" in node and isinstance(value, Mapping):
             reference = node["discriminator"]["mapping"].get(value.get("kind"), "")
             node = {"$ref": reference}
+        elif "oneOf" in node and isinstance(value, Mapping) and form(value) in FORMS:
+            node = {"$ref": FORMS[str(form(value))].__name__}
         if "$ref" in node:
             node = definitions.get(node["$ref"].rsplit("/", 1)[-1], {})
     return list(node.get("properties", ()))

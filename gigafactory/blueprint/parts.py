@@ -1,4 +1,4 @@
-"""What the parts of a blueprint are made of: names, quantities, and how strict a part is."""
+"""What the parts of a blueprint are made of: names, quantities, what all jobs share."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -33,7 +33,9 @@ Amount = Annotated[Money, Price()]
 PricePerJoule = Annotated[Money, Price("J")]
 PricePerChipSecond = Annotated[Money, Price("chip*s")]
 PricePerToken = Annotated[Money, Price("token")]
-Threshold = Annotated[str, Field(pattern=r"^(>=|<=|>|<)\s*-?\d+(\.\d+)?$", examples=[">= 0.9"])]
+Threshold = Annotated[
+    str, Field(pattern=r"^(>=|<=|>|<)\s*-?\d+(\.\d+)?([eE][-+]?\d+)?$", examples=[">= 0.9"])
+]
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -49,7 +51,9 @@ def one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[Name, ...], BeforeValidator(one_or_many)]
+Names = Annotated[
+    tuple[Name, ...], BeforeValidator(one_or_many, json_schema_input_type=Name | tuple[Name, ...])
+]
 
 
 LIMITED = {"energy": "J", "carbon": "gCO2e", "tokens": "token"}
@@ -103,3 +107,21 @@ class Part(BaseModel):
             and name in cls.model_fields and cls.model_fields[name].alias
         }  # fmt: skip
         return {**said, **numbers} if numbers else said
+
+
+class Workload(Part):
+    """What all kinds of job share."""
+
+    tenant: Name
+    chips: Annotated[int, Field(gt=0)] = 1
+    sites: Names | None = Field(None, description="where it may run; all sites by default")
+    after: Names = ()
+    through: Names = Field((), description="evaluations that must have passed first")
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    seed: int = 0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the jobs whose output this one reads."""
+        return ()

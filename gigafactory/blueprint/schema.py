@@ -4,11 +4,12 @@ A field is written in people's units under its plain name (`power: 50 MW`) and r
 under a name that carries the unit (`site.power_w`). docs/blueprint.md explains the file.
 """
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from gigafactory.blueprint.design import Design
 from gigafactory.blueprint.operations import Battery, Grid, Operations, Racks
@@ -29,9 +30,11 @@ from gigafactory.blueprint.parts import (
     Threshold,
     Tokens,
     Watts,
+    Workload,
     read_limit,
 )
 from gigafactory.blueprint.streams import AnyStream
+from gigafactory.blueprint.worlds import LearnDetector, LearnPolicy, Rollout, Synthesize, World
 
 Cooling = Literal[
     "air", "evaporative", "dry", "chilled-water", "direct-to-chip", "immersion", "colocation"
@@ -148,24 +151,6 @@ class ModelSource(Part):
     weights: str | None = None
 
 
-class Workload(Part):
-    """What all kinds of job share."""
-
-    tenant: Name
-    chips: Annotated[int, Field(gt=0)] = 1
-    sites: Names | None = Field(None, description="where it may run; all sites by default")
-    after: Names = ()
-    through: Names = Field((), description="evaluations that must have passed first")
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    retries: Annotated[int, Field(ge=0, le=100)] = 3
-    seed: int = 0
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Names of the jobs whose output this one reads."""
-        return ()
-
-
 class Pretrain(Workload):
     """Train a model from random weights on text."""
 
@@ -216,14 +201,20 @@ class Evaluate(Workload):
 
     kind: Literal["evaluate"]
     of: Name
-    suite: Literal["bits_per_byte", "tool_calls"]
-    examples: Annotated[int, Field(gt=0)] = 48
+    suite: Literal["bits_per_byte", "tool_calls", "detection", "closed_loop", "falsification"]
+    world: Name | None = Field(None, description="where a detector or a policy is judged")
+    against: Name | None = Field(
+        None, description="a job whose detector or policy is judged beside it: the one now served"
+    )
+    examples: Annotated[int, Field(gt=0)] = Field(
+        48, description="answers, frames, episodes or scenarios"
+    )
     gate: dict[str, Threshold] = Field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The judged job."""
-        return (self.of,)
+        """The judged jobs."""
+        return (self.of, self.against) if self.against else (self.of,)
 
 
 class Serve(Workload):
@@ -289,9 +280,42 @@ class Script(Workload):
     limits: Limits = Field(default_factory=Limits)
 
 
+TRAINING = ("pretrain", "finetune")
+SUITES = {
+    "bits_per_byte": "language",
+    "tool_calls": "language",
+    "detection": "detector",
+    "closed_loop": "policy",
+    "falsification": "policy",
+}
+"""What each suite judges."""
+
+
+def form(said: Any) -> str | None:
+    """Which record a workload is: by its kind, or by what it `learns` if no language model."""
+    of = said if isinstance(said, Mapping) else vars(said) if isinstance(said, Part) else {}
+    kind, learns = of.get("kind"), of.get("learns")
+    if kind in TRAINING and learns is not None:
+        return f"learns {learns}"
+    return None if kind is None else str(kind)
+
+
 AnyWorkload = Annotated[
-    Pretrain | Finetune | Evaluate | Serve | Script, Field(discriminator="kind")
+    Annotated[Pretrain, Tag("pretrain")]
+    | Annotated[Finetune, Tag("finetune")]
+    | Annotated[LearnDetector, Tag("learns detector")]
+    | Annotated[LearnPolicy, Tag("learns policy")]
+    | Annotated[Synthesize, Tag("synthesize")]
+    | Annotated[Rollout, Tag("rollout")]
+    | Annotated[Evaluate, Tag("evaluate")]
+    | Annotated[Serve, Tag("serve")]
+    | Annotated[Script, Tag("script")],
+    Discriminator(form),
 ]
+FORMS: dict[str, type[Workload]] = {
+    get_args(each)[1].tag: get_args(each)[0] for each in get_args(get_args(AnyWorkload)[0])
+}
+"""The records by what `form` calls them."""
 
 
 class Oidc(Part):
@@ -347,6 +371,7 @@ class Blueprint(Part):
     tenants: dict[Name, Tenant] = Field(min_length=1)
     prices: Prices = Field(default_factory=Prices)
     models: dict[Name, ModelSource] = Field(default_factory=dict)
+    worlds: dict[Name, World] = Field(default_factory=dict)
     workloads: dict[Name, AnyWorkload] = Field(default_factory=dict)
     routes: dict[Name, Route] = Field(default_factory=dict)
     streams: dict[Name, AnyStream] = Field(default_factory=dict)
@@ -376,6 +401,10 @@ class JobSpec(Part):
     name: JobName
     work: AnyWorkload
     model: Model | None = None
+    world: dict[str, Any] | None = Field(
+        None, description="`name`, and `scene` with `ranges` or `file` with `sha256`"
+    )
+    pixels: int | None = Field(None, description="of a frame that it learns from")
 
     @property
     def kind(self) -> str:

@@ -52,7 +52,7 @@ def quotes(plan: Plan) -> RenderableType:
         row = [
             job.spec.name,
             _ranged(quote.duration_s, show_duration),
-            f"{quote.tokens.value:,.0f}" if quote.tokens.value else "–",
+            _work(quote),
             f"{quote.energy_kwh.value * 1e3:.3g}",
             f"{quote.carbon_g.value:.2g}",
             f"{quote.money.value:.4f}",
@@ -65,6 +65,13 @@ def quotes(plan: Plan) -> RenderableType:
     why = [f"{j.spec.name}: {layout(j.quote)}; {j.quote.reason}" for j in plan.jobs]
     note += "The ± of the time holds for energy, carbon and money; energy and carbon are modelled."
     return Group(table, Text(note, style="dim"), Text("\n".join(why), style="dim"))
+
+
+def _work(quote: Quote) -> str:
+    """Tokens; of a job that has none, frames or steps."""
+    if quote.tokens.value:
+        return f"{quote.tokens.value:,.0f}"
+    return f"{quote.size:,.0f} {quote.unit}" if quote.size else "–"
 
 
 def layout(quote: Quote) -> str:

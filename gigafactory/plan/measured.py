@@ -20,7 +20,7 @@ class Observation(BaseModel):
     shape: str
     """What makes two jobs alike: kind, model, settings, system, chips; not their size."""
     size: float
-    """Tokens of work in the job (requests it may serve do not count)."""
+    """Work in the job: tokens (those it may serve do not count), frames, steps, episodes."""
     overhead_s: float
     """Start, load and save."""
     work_s: float
@@ -47,7 +47,7 @@ class Measured(BaseModel):
         return Experience(
             count=len(alike),
             overhead_s=median(o.overhead_s for o in alike),
-            s_per_token=median(per_token) if per_token else 0.0,
+            s_per_size=median(per_token) if per_token else 0.0,
             tokens_per_size=median(o.tokens / o.size for o in alike if o.size)
             if per_token
             else 0.0,
@@ -61,7 +61,7 @@ class Experience(BaseModel):
 
     count: int
     overhead_s: float
-    s_per_token: float
+    s_per_size: float
     tokens_per_size: float
     power_w: float
     spread: float

@@ -7,6 +7,7 @@ and measurements give the same plan to the byte.
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -14,14 +15,16 @@ from pydantic import BaseModel
 from gigafactory.blueprint.schema import (
     AnyWorkload,
     Blueprint,
+    Evaluate,
     Finetune,
     JobSpec,
     Model,
     Pretrain,
     PriceChange,
     Prices,
-    Script,
+    Serve,
 )
+from gigafactory.blueprint.worlds import LearnDetector, Synthesize, World
 from gigafactory.faults import Fault, Refused
 from gigafactory.plan.measured import Measured
 from gigafactory.plan.quote import Frozen, Quote, Where, in_currency, place, price
@@ -203,18 +206,43 @@ def _places(blueprint: Blueprint, measured: Measured) -> list[Where]:
 
 
 def resolve(blueprint: Blueprint, name: str, work: AnyWorkload) -> JobSpec:
-    """A workload as a job: its model looked up, so that nothing else need be known."""
-    if isinstance(work, Script):
-        return JobSpec(name=name, work=work)
-    trained: AnyWorkload = work
-    while not isinstance(trained, Pretrain | Finetune):
-        trained = blueprint.workloads[trained.needs[0]]
-    source = blueprint.models[trained.model]
-    config = source.config
-    if isinstance(config, str):
-        config = models.shipped_config(config)
-    model = Model(name=trained.model, config=config, weights=source.weights)
-    return JobSpec(name=name, work=work, model=model)
+    """A workload as a job: model and world looked up, so that nothing else need be known."""
+    trained = blueprint.workloads[work.of] if isinstance(work, Evaluate | Serve) else work
+    model = None
+    if isinstance(trained, Pretrain | Finetune):
+        source = blueprint.models[trained.model]
+        config = source.config
+        if isinstance(config, str):
+            config = models.shipped_config(config)
+        model = Model(name=trained.model, config=config, weights=source.weights)
+    world = getattr(work, "world", None)
+    return JobSpec(
+        name=name,
+        work=work,
+        model=model,
+        world=_world(world, blueprint.worlds[world]) if world else None,
+        pixels=_pixels(blueprint, work) if isinstance(work, LearnDetector) else None,
+    )
+
+
+def _world(name: str, world: World) -> dict[str, Any]:
+    """A world as its jobs get it; a file is known by its content, not by its path."""
+    if world.file is None:
+        ranges = {key: [low, high] for key, (low, high) in world.ranges.items()}
+        return {"name": name, "scene": world.scene, "ranges": ranges}
+    try:
+        content = Path(world.file).read_bytes()
+    except OSError as error:
+        what, hint = f"world {name!r} cannot be read", "put the file back"
+        raise Refused(Fault(what, f"worlds.{name}.file", str(error), hint)) from None
+    return {"name": name, "file": world.file, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _pixels(blueprint: Blueprint, work: LearnDetector) -> int:
+    """Of a frame that it learns from; all are alike."""
+    of = blueprint.workloads[work.of[0]]
+    assert isinstance(of, Synthesize), "a detector learns from frames"
+    return of.width * of.height
 
 
 def _plan_job(
@@ -263,7 +291,7 @@ def _refusal(
         return why
     if spec.work.chips > where.chips:
         return f"it has {where.chips} chips, {spec.work.chips} are asked for"
-    if spec.kind != "pretrain" and spec.work.chips > where.chips_per_node:
+    if not isinstance(spec.work, Pretrain) and spec.work.chips > where.chips_per_node:
         return f"a node has {where.chips_per_node} chips, and one process cannot span nodes"
     draw_w, cap_w = where.chip_w * spec.work.chips, blueprint.sites[where.site].power_w
     if draw_w > cap_w:
@@ -305,7 +333,7 @@ def _no_place(spec: JobSpec, allowed: list[Where], reasons: list[str]) -> Fault:
 def _reference(blueprint: Blueprint, spec: JobSpec, measured: Measured) -> Quote | None:
     """The same job on one node of the reference system, at the blueprint's first site.
 
-    Pretraining takes the whole node; the rest takes one chip.
+    Pretraining a language model takes the whole node; the rest takes one chip.
     """
     if blueprint.reference is None:
         return None
@@ -314,7 +342,7 @@ def _reference(blueprint: Blueprint, spec: JobSpec, measured: Measured) -> Quote
     )
     where = place(rented, next(iter(blueprint.sites)), blueprint.reference, 1, measured)
     chip = chips.system(where.system, measured.machine).chip
-    count = where.chips if spec.kind == "pretrain" else 1
+    count = where.chips if isinstance(spec.work, Pretrain) else 1
     return price(spec, where, chip, measured, count)
 
 

@@ -6,7 +6,7 @@ elsewhere it is modelled by `stack.performance`, with the wider range that model
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +20,7 @@ from gigafactory.blueprint.schema import (
     Serve,
     Site,
 )
+from gigafactory.blueprint.worlds import LearnDetector, LearnPolicy, Rollout, Synthesize
 from gigafactory.plan.measured import Measured
 from gigafactory.stack import chips, facts, models, money, performance, sites
 from gigafactory.units import Money
@@ -100,6 +101,8 @@ class Quote(Frozen):
     layout: Layout
     shape: str
     size: float
+    unit: str = "tokens"
+    """Of `size`: tokens, frames, steps, episodes, examples, run."""
     overhead_s: Figure
     work_s: Figure
     duration_s: Figure
@@ -110,6 +113,12 @@ class Quote(Frozen):
     money: Figure
     memory_bytes_per_chip: float
     reason: str
+
+    @property
+    def work(self) -> Figure:
+        """Tokens; of a job that has none, its size."""
+        size = Figure(value=self.size, low=self.size, high=self.size, basis=self.tokens.basis)
+        return self.tokens if self.tokens.value else size
 
 
 def price(
@@ -123,12 +132,12 @@ def price(
     seen = measured.like(name)
     if seen:
         overhead_s = _range(seen.overhead_s, seen.spread, "measured")
-        work_s = _range(seen.s_per_token * work.size, seen.spread, "measured")
+        work_s = _range(seen.s_per_size * work.size, seen.spread, "measured")
         tokens = _range(seen.tokens_per_size * work.size, 0.02, "measured")
         power_w, spread = seen.power_w, seen.spread
         reason = f"measured on {seen.count} earlier run{'s' * (seen.count > 1)}"
     else:
-        basis: Basis = "assumed" if isinstance(spec.work, Script) else "modelled"
+        basis = work.basis
         spread = ASSUMED_SPREAD if basis == "assumed" else MODELLED_SPREAD
         overhead_s = _range(work.overhead_s, spread, basis)
         work_s = _range(work.work_s, spread, basis)
@@ -143,6 +152,7 @@ def price(
         layout=layout,
         shape=name,
         size=work.size,
+        unit=work.unit,
         overhead_s=overhead_s,
         work_s=work_s,
         duration_s=duration_s,
@@ -188,19 +198,27 @@ def place(
 def shape(spec: JobSpec, system: str, count: int) -> str:
     """Hash of what makes two jobs alike: all of the work but its length, name, owner and order."""
     size = {"tokens", "steps", "tenant", "sites", "after", "through", "of", "priority", "retries"}
+    size |= {"frames", "episodes", "start", "layouts", "world", "against"}
     said = {"expects_s", "time_s", "limits", "chips_min", "replicas_min", "replicas_max", "idle_s"}
+    if spec.world:
+        size.add("examples")
     work = spec.work.model_dump(
         mode="json", exclude=size | said | {"seed", "gate", "prompt", "chips"}
     )
     model = [spec.model.config, spec.model.weights] if spec.model else [None, None]
-    what = [work, *model, system, count]
+    what: list[Any] = [work, *model, system, count]
+    world = {k: v for k, v in (spec.world or {}).items() if k not in ("name", "file")}
+    if world or spec.pixels:
+        what.append([world, spec.pixels, bool(getattr(spec.work, "against", None))])
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class _Work(Frozen):
-    """What a model of the job says: its size in tokens, seconds and memory."""
+    """What a model of the job says: its size in `unit`, seconds and memory."""
 
     size: float
+    unit: str = "tokens"
+    basis: Basis = "modelled"
     tokens: float
     exact: bool
     overhead_s: float
@@ -213,7 +231,9 @@ def _foreseen(spec: JobSpec, chip: chips.Chip, layout: Layout) -> _Work:
     """A job before any like it has run: a command by its owner's word, the rest modelled."""
     if isinstance(spec.work, Script):
         return _Work(
-            size=1.0,  # one run of it
+            size=1.0,
+            unit="run",
+            basis="assumed",
             tokens=0.0,
             exact=True,
             overhead_s=0.0,
@@ -221,7 +241,8 @@ def _foreseen(spec: JobSpec, chip: chips.Chip, layout: Layout) -> _Work:
             memory_bytes_per_chip=0.0,
             reason="assumed: as its owner expects",
         )
-    assert spec.model is not None, "only a command needs no model"
+    if spec.model is None:
+        return _physical(spec, chip, layout.chips)
     return _modelled(spec, models.read(spec.model.config), chip, layout)
 
 
@@ -287,6 +308,50 @@ def _modelled(spec: JobSpec, model: models.Model, chip: chips.Chip, layout: Layo
         work_s=work_s,
         memory_bytes_per_chip=memory_bytes,
         reason=f"modelled: {reason}",
+    )
+
+
+def _physical(spec: JobSpec, chip: chips.Chip, count: int) -> _Work:
+    """A job of worlds, frames, detectors and policies, by rates of each in `performance`."""
+    work, scene = spec.work, (spec.world or {}).get("scene") or "file"
+    arms = 2 if getattr(work, "against", None) else 1
+    if isinstance(work, Synthesize):
+        pixels = work.width * work.height
+        took = performance.synthesize(scene, chip, count, work.frames, pixels, len(work.formats))
+        size, unit = work.frames, "frames"
+    elif isinstance(work, Rollout):
+        took = performance.rollout(scene, chip, count, work.episodes, work.video)
+        size, unit = work.episodes, "episodes"
+    elif isinstance(work, LearnDetector):
+        assert spec.pixels, "a detector learns from frames"
+        took = performance.learn_detector(chip, count, work.steps * work.batch, spec.pixels)
+        size, unit = work.steps, "steps"
+    elif isinstance(work, LearnPolicy):
+        if work.world:
+            took = performance.practise(scene, chip, count, work.steps)
+        else:
+            took = performance.imitate(chip, count, work.steps)
+        size, unit = work.steps, "steps"
+    elif isinstance(work, Evaluate):
+        judge = {
+            "detection": performance.judge_detector,
+            "closed_loop": performance.judge_policy,
+            "falsification": performance.falsify,
+        }[work.suite]
+        took = judge(scene, chip, count, work.examples, arms)
+        size, unit = work.examples, "examples"
+    else:
+        took, size, unit = performance.answer(chip, count), 0, "tokens"
+    return _Work(
+        size=size,
+        unit=unit,
+        basis="modelled" if took.own else "assumed",
+        tokens=0.0,
+        exact=True,
+        overhead_s=performance.load_s(0.0),
+        work_s=took.work_s,
+        memory_bytes_per_chip=took.memory_bytes_per_chip,
+        reason=f"{'modelled' if took.own else 'assumed'}: {took.reason}",
     )
 
 

@@ -2,7 +2,7 @@
 
 Cores of one machine have a model of their own (`cores`); accelerators are asked of `training` and
 `serving`, laid out as our jobs lie: sharded over all their ranks (FSDP) to train, tensor parallel
-to answer. s, B, W.
+to answer. Worlds and what learns from them are `physical`. s, B, W.
 """
 
 from dataclasses import replace
@@ -11,6 +11,18 @@ from typing import Literal
 from gigafactory.stack import cores, facts, serving, training
 from gigafactory.stack.chips import Chip
 from gigafactory.stack.models import Model
+from gigafactory.stack.physical import (
+    Takes,
+    answer,
+    falsify,
+    imitate,
+    judge_detector,
+    judge_policy,
+    learn_detector,
+    practise,
+    rollout,
+    synthesize,
+)
 from gigafactory.stack.serving.load import BUSY_DECODE
 from gigafactory.stack.takes import Generation, Scoring, TrainingStep, UnknownPrecision
 from gigafactory.stack.training import Job, Layout
@@ -18,12 +30,22 @@ from gigafactory.stack.training import Job, Layout
 __all__ = [
     "Generation",
     "Scoring",
+    "Takes",
     "TrainingStep",
     "UnknownPrecision",
+    "answer",
+    "falsify",
     "gang_start_s",
     "generate",
+    "imitate",
+    "judge_detector",
+    "judge_policy",
+    "learn_detector",
     "load_s",
+    "practise",
+    "rollout",
     "score",
+    "synthesize",
     "time_range",
     "train",
 ]

@@ -38,7 +38,7 @@ class Kind:
     """train, batch, serve, trace, or a workload's kind."""
     tenant: int
     unit: str
-    """Of its work: token, chip*s, s."""
+    """Of its work: token, chip*s, s, frames, steps, ..."""
     flop_per_work: float
     """Useful FLOP of a unit of work, 0 where unknown."""
     busy_w: tuple[float, ...]
@@ -114,7 +114,7 @@ def of_jobs(
     """A kind for each planned job: in all its pools it takes what was quoted for the best."""
     for job in jobs:
         spec, quote = job.spec, job.quote
-        work, serves = quote.tokens.value, spec.kind == "serve"
+        work, serves = quote.work.value, spec.kind == "serve"
         here = [pool.name in job.pools for pool in stand]
         rate = 1.0 if serves else work / quote.work_s.value
         drawn_w = quote.energy_kwh.value * 3.6e6 / quote.duration_s.value / spec.work.chips
@@ -122,7 +122,7 @@ def of_jobs(
             name=spec.name,
             kind=spec.kind,
             tenant=tenants.index(spec.work.tenant),
-            unit="token",
+            unit="token" if quote.unit == "tokens" else quote.unit,
             flop_per_work=0.0,
             busy_w=tuple(drawn_w / pue(pool.site) for pool in stand),
             stream=spec.name,

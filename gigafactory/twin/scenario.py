@@ -337,7 +337,7 @@ def _plan_rows(
         if not serves:
             to["work"], to["step_work"] = tokens, tokens / STEPS
             life[j]["luck"] = tokens / work_s / max(kind.rates[-1])
-            life[j]["every"] = kind.every * tokens / job.quote.tokens.value
+            life[j]["every"] = kind.every * tokens / job.quote.work.value
         life[j]["overhead_s"] = life[j]["restart_s"] = overhead_s
         for name in dict.fromkeys((*spec.after, *spec.work.through)):
             before = state.jobs[row[name]]
@@ -405,7 +405,7 @@ def _drawn(jobs: Sequence[PlannedJob], seed: int) -> list[tuple[float, float, fl
     rng = np.random.default_rng(seed)
     quotes = [job.quote for job in jobs]
     return [
-        (_draw(one.overhead_s, rng), _draw(one.work_s, rng), max(1, round(_draw(one.tokens, rng))))
+        (_draw(one.overhead_s, rng), _draw(one.work_s, rng), max(1, round(_draw(one.work, rng))))
         for one in quotes
     ]
 

@@ -22,7 +22,7 @@ from gigafactory.blueprint.schema import Serve
 from gigafactory.factory import state as st
 from gigafactory.faults import Fault, Refused
 from gigafactory.ledger.store import COLUMNS, HOUSE, OFTEN, select
-from gigafactory.works import billing, forms
+from gigafactory.works import billing, exhibits, forms
 from gigafactory.works.api import files
 from gigafactory.works.api.guard import nothing
 from gigafactory.works.api.quotes import exists
@@ -31,6 +31,8 @@ from gigafactory.works.counted import Counted
 from gigafactory.works.recent import Recent, charged
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
+
     from gigafactory.plan import PlannedJob
     from gigafactory.works.api import Api
     from gigafactory.works.gateway import Gateway
@@ -41,6 +43,7 @@ JOBS_MAX, OF_TENANT_MAX, PAGE = 40, 25, 100
 LOG_BYTES_MAX = 64_000
 FILES_MAX = 200
 NODES_MAX = 60
+EXHIBITS_PAGE, LOOKED_MAX = 12, 500
 ACTS_MAX = 200
 BILLS_FRESH_S = 5.0
 RATE_S = 60.0  # over which requests a second are counted
@@ -159,8 +162,7 @@ class Board(OfJobs):
             {"number": number, **one, "sums": charged(works, one["used"])}
             for number, one in sorted(story.attempts.items())
         ]
-        attempt = works.factory.attempt(name)
-        folder = works.home.attempt(works.run, name, attempt)
+        folder = self._attempt(name)
         text, offset = await asyncio.to_thread(_end_of_log, folder)
         listed = await asyncio.to_thread(_listed, folder / "output")
         return {
@@ -177,8 +179,34 @@ class Board(OfJobs):
             "log_offset": offset,
             "files": listed[:FILES_MAX],
             "files_more": len(listed) > FILES_MAX,
+            "exhibits": await self._exhibits(name),
             "may_cancel": who.may("submit", planned.spec.work.tenant) and not self.is_over(name),
         }
+
+    async def gallery(self, who: "Grant", before: int | None = None) -> Json:
+        """The newest jobs that left something to look at, or those before a number."""
+        rows = self._rows(who)
+        if before is not None:
+            rows = rows[rows < before]
+        found: list[Json] = []
+        names, looked = self._works.factory.jobs(), 0
+        for j in rows[::-1][:LOOKED_MAX]:
+            if len(found) == EXHIBITS_PAGE:
+                break
+            looked += 1
+            one = await self._exhibits(names[j])
+            if one["files"] or one["certificate"] or (one["results"] or {}).get("metrics"):
+                found.append(one)
+        older = int(rows[-looked]) if looked < len(rows) else None
+        return {"jobs": found, "older": older}
+
+    def media(self, who: "Grant", name: str, path: str, ranges: str) -> "Response":
+        """A picture or a film of a job, or a range of it, for a browser to show."""
+        self.own(name, who)
+        kind = exhibits.MEDIA.get(Path(path).suffix)
+        if kind is None:
+            raise nothing("picture or film", path)
+        return files.sent(self._attempt(name) / "output", path, ranges, kind, "inline")
 
     async def tenants(self, who: "Grant") -> Json:
         """The tenants that one may see."""
@@ -416,6 +444,26 @@ class Board(OfJobs):
         told = await self._told.of(name)
         line = {**self._line(name), **told}
         return line | {"why": line["why"] or self._reason(line)}
+
+    def _attempt(self, name: str) -> Path:
+        works = self._works
+        return works.home.attempt(works.run, name, works.factory.attempt(name))
+
+    async def _exhibits(self, name: str) -> Json:
+        """What a job left to look at, and what must be known to read it."""
+        work = self._works.planned[name].spec.work
+        folder = self._attempt(name)
+        told = await self._told.of(name)
+        return {
+            "name": name,
+            "tenant": work.tenant,
+            "kind": work.kind,
+            "status": self._works.factory.status(name),
+            **{key: getattr(work, key, None) for key in ("world", "suite", "of", "against")},
+            "results": told["results"],
+            "passed": told["passed"],
+            **await asyncio.to_thread(exhibits.exhibits, folder / "output", work.kind),
+        }
 
     def _stands_on(self, name: str) -> str:
         """What a job waits for that is not there yet, or never will be."""

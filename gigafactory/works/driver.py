@@ -21,6 +21,7 @@ from gigafactory.factory import events as ev
 from gigafactory.failpoint import failpoint
 from gigafactory.ledger.store import Ledger, Row, read
 from gigafactory.plan import Plan, PlannedJob, Quote
+from gigafactory.plan.quote import J_PER_KWH
 from gigafactory.plan.tariff import Rates
 from gigafactory.stack.chips import THIS_MACHINE
 from gigafactory.works import meter, walls
@@ -325,6 +326,8 @@ class Works:
             "work": {
                 "name": spec.name,
                 **spec.work.model_dump(mode="json"),
+                **({"world": spec.world} if spec.world else {}),
+                **(self._certified(started.pool) if spec.kind == "synthesize" else {}),
                 **(walls.of_scripts(self) if spec.kind == "script" else {}),
             },
             "model": spec.model.model_dump(mode="json") if spec.model else None,
@@ -336,6 +339,13 @@ class Works:
             "resume_from": str(last) if last else None,
             "cache": str(self.home.cache),
         }
+
+    def _certified(self, pool: str) -> dict[str, float]:
+        """What a dataset's certificate states its energy and carbon by."""
+        now_unix_s = self.opened_unix_s + self.clock()
+        (kwh,) = self.rates.attempt(pool, 0.0, J_PER_KWH, now_unix_s, now_unix_s)
+        power_w = self.plan.where(pool).chip_w
+        return {"power_w_per_chip": power_w, "carbon_g_per_kwh": kwh["carbon_g"]}
 
     async def _hear(self, running: "_Running") -> None:
         """Let happen what an attempt reported; what a new checkpoint replaces is deleted."""

@@ -60,7 +60,7 @@ HEALTH = {  # given up after 3 x (0.5 + 1) s without an answer; Ray's own is 5 x
     "RAY_health_check_failure_threshold": "3",
 }
 OBJECT_STORE_BYTES = 80_000_000  # jobs exchange files, not objects
-GANGS = ("pretrain",)  # kinds that run one process a chip under Ray Train
+GANGS = ("pretrain",)  # modules that run one process a chip under Ray Train
 NODE = "gf:"  # the resource of a node is this and its name
 NODE_LABEL = "ray.io/node-id"  # Ray's own, on every node
 TOKEN = "ray.token"
@@ -304,7 +304,7 @@ def _attempt(folder: Path, nodes: _Nodes, say: Say) -> None:
     names, where = list(described["nodes"]), []
     try:
         where = nodes.identities(names, folder)
-        gang = described["work"]["kind"] in GANGS
+        gang = module_of(described["work"]) in GANGS
         outcome = (_run_gang if gang else _run_alone)(folder, described, where)
         say({"ended": str(folder), "outcome": outcome})
     except Fenced:
@@ -422,7 +422,7 @@ def run_rank(folder: Path, rank: int, world: int) -> None:
     begun_cpu_s = _cpu_s()
     outcome: dict[str, Any] = {"outcome": "done", "results": {}}
     try:
-        outcome["results"] = job_entry(context.work["kind"])(context) or {}
+        outcome["results"] = job_entry(context.work)(context) or {}
     except StopJob:
         outcome = {"outcome": "stopped", "results": {}}
     finally:
@@ -445,11 +445,16 @@ def _live(folder: Path, rank: int, ended: threading.Event) -> None:
         ended.wait(HEARTBEAT_S)
 
 
-def job_entry(kind: str) -> Any:
-    """The `run` function of a kind of job."""
+def module_of(work: dict[str, Any]) -> str:
+    """The module of `gigafactory.jobs` that runs a job: by what it learns, else by its kind."""
+    return work.get("learns") or work["kind"]
+
+
+def job_entry(work: dict[str, Any]) -> Any:
+    """The `run` function of a job."""
     from importlib import import_module
 
-    return import_module(f"gigafactory.jobs.{kind}").run
+    return import_module(f"gigafactory.jobs.{module_of(work)}").run
 
 
 def _cpu_s() -> float:

@@ -65,12 +65,13 @@ def _of_job(quote: dict, done: dict) -> Observation:
     held_s = used["chip_s"] / chips
     work_s = phases.get("work", held_s)
     once_s = phases.get("prepare", 0.0)
+    tokens = quote["size"] if quote["tokens"]["value"] else 0.0  # where the job says nothing
     return Observation(
         shape=quote["shape"],
         size=quote["size"],
         overhead_s=held_s - work_s - once_s,
         work_s=work_s,
-        tokens=done["results"].get("tokens", quote["size"]),
+        tokens=done["results"].get("tokens", tokens),
         power_w=used["energy_j"] / held_s,
         energy_basis=used["energy_basis"],
     )

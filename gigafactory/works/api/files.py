@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from starlette.responses import StreamingResponse
+
 from gigafactory.faults import Fault
 from gigafactory.works.api.guard import Denied, nothing
 
@@ -42,10 +44,20 @@ def open_inside(folder: Path, path: str) -> int:
     return file
 
 
-def listed(folder: Path) -> Iterator[dict]:
-    """Regular files under `folder`, by name: `path`, `bytes`, `changed_unix_s`; no links."""
+def listed(folder: Path, inside: str = "") -> Iterator[dict]:
+    """Regular files under `folder`, by name: `path`, `bytes`, `changed_unix_s`; no links.
+
+    With `inside` those of this folder in it alone.
+    """
+    only = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
-        top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        top = os.open(folder, only)
+        if inside:
+            above = top
+            try:
+                top = os.open(inside, only, dir_fd=above)
+            finally:
+                os.close(above)
     except OSError:
         return
     found = 0
@@ -54,7 +66,7 @@ def listed(folder: Path) -> Iterator[dict]:
             folders.sort()
             for name in sorted(names):
                 said = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                path = os.path.normpath(os.path.join(at, name))
+                path = os.path.normpath(os.path.join(inside, at, name))
                 if stat.S_ISREG(said.st_mode) and path.isprintable() and found < FILES_MAX:
                     yield {"path": path, "bytes": said.st_size, "changed_unix_s": said.st_mtime}
                     found += 1
@@ -89,6 +101,28 @@ def span(asked: str, size_bytes: int) -> tuple[int, int] | None:
         fault = Fault("this range cannot be sent", asked[:80], why, hint)
         raise Denied(416, fault, {"Content-Range": f"bytes */{size_bytes}"})
     return start, end
+
+
+def sent(folder: Path, path: str, ranges: str, kind: str, disposition: str) -> StreamingResponse:
+    """The file `path` in `folder`, or the part of it that a `Range` header asks for."""
+    handle = open_inside(folder, path)
+    try:
+        size_bytes = os.fstat(handle).st_size
+        part = span(ranges, size_bytes)
+    except BaseException:
+        os.close(handle)
+        raise
+    start, end = part or (0, size_bytes - 1)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(end - start + 1),
+        "Content-Disposition": disposition,
+        "X-Content-Type-Options": "nosniff",
+    }
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{end}/{size_bytes}"
+    body = pieces(handle, start, end)
+    return StreamingResponse(body, 206 if part else 200, headers, kind)
 
 
 def pieces(handle: int, start: int, end: int) -> Iterator[bytes]:

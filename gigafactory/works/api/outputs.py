@@ -1,7 +1,6 @@
 """What jobs leave, over HTTP: their logs and their files, to be read by their own tenant."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
@@ -88,29 +87,9 @@ class Outputs(OfJobs):
     async def artifact(self, job: str, path: str, request: Request, who: Who) -> Response:
         """One of the files, or a range of it."""
         self.own(job, who)
-        handle = files.open_inside(self._attempt(job) / "output", path)
-        try:
-            size_bytes = os.fstat(handle).st_size
-            part = files.span(request.headers.get("range", ""), size_bytes)
-        except BaseException:
-            os.close(handle)
-            raise
-        start, end = part or (0, size_bytes - 1)
-        headers = {
-            "Accept-Ranges": "bytes",
-            "Content-Length": str(end - start + 1),
-            # A page that a job made must not act in the name of who looks at it.
-            "Content-Disposition": "attachment",
-            "X-Content-Type-Options": "nosniff",
-        }
-        if part:
-            headers["Content-Range"] = f"bytes {start}-{end}/{size_bytes}"
-        return StreamingResponse(
-            files.pieces(handle, start, end),
-            206 if part else 200,
-            headers,
-            "application/octet-stream",
-        )
+        folder, ranges = self._attempt(job) / "output", request.headers.get("range", "")
+        # A page that a job made must not act in the name of who looks at it.
+        return files.sent(folder, path, ranges, "application/octet-stream", "attachment")
 
     async def _followed(self, job: str, offset: int) -> AsyncIterator[bytes]:
         """A log as it grows; an attempt after it begins anew."""

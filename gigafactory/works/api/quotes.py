@@ -65,10 +65,7 @@ class Quoter:
         if name in self._works.planned:
             raise Refused(exists(name))
         known = grow(seen, name, work)
-        trained = known
-        while trained.needs:
-            trained = seen.workloads[trained.needs[0]]
-        like = (known.model_dump_json(exclude=ASIDE), getattr(trained, "model", None))
+        like = (known.model_dump_json(exclude=ASIDE), *_made_from(seen, known))
         job = self._alike.get(like)
         if job is None:
             job = plan.submit(seen, name, known, self._measured)
@@ -113,3 +110,10 @@ class _Known(Mapping[str, Workload]):
 def exists(name: str) -> Fault:
     """The fault of a name that is taken."""
     return Fault(f"{name!r} exists already", "name", "names are for ever", "choose another")
+
+
+def _made_from(seen: Blueprint, work: Workload) -> Iterator[str]:
+    """What of the jobs that a job stands on decides what it takes."""
+    told = {"kind", "model", "learns", "world", "width", "height"}
+    for name in work.needs:
+        yield seen.workloads[name].model_dump_json(include=told)
