@@ -281,10 +281,17 @@ def report(
         from gigafactory.console.report import report as write
         from gigafactory.ledger.book import Book
         from gigafactory.plan import Plan
+        from gigafactory.works.exhibits import pictures
+        from gigafactory.works.home import Home
 
         book, last = last_run(run)
         file, simulated = playing.simulated(Plan.model_validate(last["plan"]), 0)
-        write((book, last["run"]), (Book.open(file), simulated), output)
+        home, run = Home.default(), str(last["run"])
+        left = {
+            job["name"]: pictures(home.attempt(run, job["name"], job["attempts"]) / "output")
+            for job in book.jobs(run)
+        }
+        write((book, run), (Book.open(file), simulated), output, left)
         say(
             {"run": last["run"], "report": str(output)},
             as_json,

@@ -1,4 +1,4 @@
-"""Promises of the detector and of its judge: it learns, resumes to the same bytes, scores as COCO."""
+"""Promises of the detector and its judge: it learns, resumes to the byte, scores as COCO does."""
 
 import json
 from dataclasses import replace

@@ -35,7 +35,7 @@ METRICS = {
     ),
     "detection": (
         *("map50", "map50_95", "map50_low", "map50_high", "frames"),
-        *("map50_against", "regression_low"),
+        *("map50_against", "regression", "regression_low", "regression_high"),
     ),
     "closed_loop": (
         *("success", "success_low", "success_high", "collisions", "collisions_high"),
@@ -47,6 +47,8 @@ METRICS = {
         *("failure_probability", "failure_probability_low", "failure_probability_high"),
         *("failures", "avoidable_failures", "unavoidable_failures", "scenarios"),
         *("variance_ratio", "expert_failure_probability", "avoidable_probability"),
+        *("expert_failure_probability_low", "expert_failure_probability_high"),
+        *("against_failure_probability_low", "against_failure_probability_high"),
         *("against_failure_probability", "regression"),
     ),
 }

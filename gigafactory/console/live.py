@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from gigafactory.console import words
+from gigafactory.console import gallery, words
 from gigafactory.console.curve import curve
 from gigafactory.console.tail import LINES_MAX, told
 from gigafactory.faults import Fault, Refused
@@ -26,8 +26,8 @@ from gigafactory.faults import Fault, Refused
 ASSETS = Path(__file__).parent
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self';"
-    " connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self';"
-    " frame-ancestors 'none'",
+    " connect-src 'self'; img-src 'self' data:; media-src 'self'; base-uri 'none';"
+    " form-action 'self'; frame-ancestors 'none'",
     # Within the factory only, so that a form's origin can be told.
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
@@ -62,6 +62,8 @@ def routes(board: Any) -> list[Route]:
         ("/queue", pages.queue),
         ("/jobs", pages.jobs),
         ("/jobs/{job}", pages.job),
+        ("/jobs/{job}/media/{path:path}", pages.media),
+        ("/gallery", pages.gallery),
         ("/submit", pages.submit),
         ("/tenants", pages.tenants),
         ("/tenants/{tenant}", pages.tenant),
@@ -123,6 +125,7 @@ class Pages:
         for name in ("duration", "digits", "scaled", "money", "percent", "when", "plain",
                      "budget", "budget_line", "highlights", "level"):  # fmt: skip
             templates.filters[name] = getattr(words, name)
+        templates.filters["figure"] = gallery.figure
         templates.globals.update(
             count=words.count,
             signs=words.SIGNS,
@@ -148,16 +151,30 @@ class Pages:
 
     async def jobs(self, request: Request) -> Response:
         """All jobs, a page at a time."""
-        before = request.query_params.get("before", "")
-        number = int(before) if before.isascii() and before.isdigit() and len(before) < 16 else None
-        shown = await self._board.jobs(request.state.grant, number)
+        shown = await self._board.jobs(request.state.grant, _before(request))
         return self._page(request, "jobs.html", **shown)
 
     async def job(self, request: Request) -> Response:
         """One job."""
         shown = await self._board.job(request.state.grant, request.path_params["job"])
         drawn = curve(shown["name"], shown.pop("curve"))
+        shown["exhibit"] = gallery.exhibit(shown.pop("exhibits"))
         return self._page(request, "job.html", job=shown, drawn=drawn)
+
+    async def gallery(self, request: Request) -> Response:
+        """What jobs made, for the eye."""
+        shown = await self._board.gallery(request.state.grant, _before(request))
+        jobs = [one for job in shown["jobs"] if (one := gallery.exhibit(job))]
+        return self._page(request, "gallery.html", jobs=jobs, older=shown["older"])
+
+    async def media(self, request: Request) -> Response:
+        """A picture or a film; kept by the browser, for this key alone."""
+        job, path = request.path_params["job"], request.path_params["path"]
+        ranges = request.headers.get("range", "")
+        response: Response = self._board.media(request.state.grant, job, path, ranges)
+        response.headers["cache-control"] = "private, max-age=3600"
+        response.headers["vary"] = "cookie, authorization"
+        return response
 
     async def submit(self, request: Request) -> Response:
         """A job as YAML: its price, and then its acceptance."""
@@ -270,13 +287,21 @@ class Pages:
     def refused(self, request: Request, refused: Refused) -> Response:
         """What went wrong, in its four parts."""
         status = getattr(refused, "status", 422)
-        return self._page(request, "refused.html", status=status, faults=refused.faults)
+        response = self._page(request, "refused.html", status=status, faults=refused.faults)
+        response.headers.update(getattr(refused, "headers", None) or {})
+        return response
 
     def _page(self, request: Request, template: str, status: int = 200, **shown: Any) -> Response:
         whole = self._templates.get_template(template).render(
             who=request.state.grant, path=request.url.path, origin=str(request.base_url), **shown
         )
         return HTMLResponse(whole, status)
+
+
+def _before(request: Request) -> int | None:
+    """The number of a job before which those to be shown came."""
+    text = request.query_params.get("before", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 def _month(text: str) -> str:

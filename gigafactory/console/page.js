@@ -8,12 +8,13 @@ let shown = "";
 let typed = false;
 let pressed = false;
 
-// Not while somebody types, has typed, selects, presses, or stands on something by keyboard that
+// Not while somebody types, has typed, selects, presses, watches, or stands on something by keyboard that
 // could not be found again: what they see must not go away under them.
 function busy() {
   const at = document.activeElement;
   if (at?.matches("main textarea, main select, main input:not([type=checkbox])")) return true;
   if (at?.matches("main :focus-visible:not([id])")) return true;
+  if ([...document.querySelectorAll("main video")].some((film) => !film.paused)) return true;
   return typed || pressed || !getSelection().isCollapsed;
 }
 
@@ -35,6 +36,7 @@ async function refresh() {
 function exchange(old, fresh) {
   const focus = old.contains(document.activeElement) ? document.activeElement.id : "";
   const scrolled = new Map();
+  const films = [...old.querySelectorAll("video[data-keep]")].map((film) => [film, film.currentTime]);
   for (const node of old.querySelectorAll("[id]")) if (node.scrollTop) scrolled.set(node.id, node.scrollTop);
   for (const node of old.querySelectorAll("details[open][id]")) fresh.querySelector(`#${CSS.escape(node.id)}`)?.setAttribute("open", "");
   for (const node of old.querySelectorAll("input[type=checkbox][id]")) {
@@ -45,6 +47,7 @@ function exchange(old, fresh) {
     fresh.querySelector(`[data-keep="${CSS.escape(node.dataset.keep)}"]`)?.replaceWith(node);
   }
   old.replaceChildren(...fresh.childNodes);
+  for (const [film, at_s] of films) if (at_s && film.isConnected) film.currentTime = at_s; // A film that moves begins anew.
   for (const [id, top] of scrolled) {
     const node = document.getElementById(id);
     if (node) node.scrollTop = top;

@@ -6,7 +6,7 @@ energy in kWh, carbon in gCO2e, money in the run's currency.
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from gigafactory.console import charts
+from gigafactory.console import charts, gallery
 from gigafactory.console.view import view
 from gigafactory.ledger.book import Book
 from gigafactory.units import show, show_duration
@@ -36,8 +36,16 @@ BILLED = {
 Json = dict[str, Any]
 
 
-def report(lived: tuple[Book, str] | None, simulated: tuple[Book, str] | None, path: Path) -> None:
-    """Write the report of a run, of its simulation, or of both side by side."""
+def report(
+    lived: tuple[Book, str] | None,
+    simulated: tuple[Book, str] | None,
+    path: Path,
+    left: Mapping[str, Mapping[str, bytes]] | None = None,
+) -> None:
+    """Write the report of a run, of its simulation, or of both side by side.
+
+    `left` is the pictures that jobs left, by job and path.
+    """
     asked = {"lived": lived, "simulated": simulated}
     days = {day: view(*which) for day, which in asked.items() if which}
     if not days:
@@ -47,7 +55,7 @@ def report(lived: tuple[Book, str] | None, simulated: tuple[Book, str] | None, p
     parts = {
         "title": escape(" and ".join(run["run"] for run in days.values())),
         "style": _asset("style.css"),
-        "body": "\n".join(_sections(days, figures)),
+        "body": "\n".join(_sections(days, figures, left or {})),
         "plotly": get_plotlyjs(),
         "charts": _in_script(json.dumps(figures)),
         "script": _asset("report.js"),
@@ -72,7 +80,9 @@ def _figures(days: dict[str, Json], requests: list[Json]) -> dict[str, Json]:
     return figures
 
 
-def _sections(days: dict[str, Json], figures: dict[str, Json]) -> Iterable[str]:
+def _sections(
+    days: dict[str, Json], figures: dict[str, Json], left: Mapping[str, Mapping[str, bytes]]
+) -> Iterable[str]:
     yield _head(days)
     yield "<main>"
     yield _section("The day", _chart("gantt"), _jobs(days))
@@ -85,6 +95,8 @@ def _sections(days: dict[str, Json], figures: dict[str, Json]) -> Iterable[str]:
     yield _section("Bill by tenant", *(_bill(day, run) for day, run in days.items()))
     if "lived" in days and (samples := _samples(days["lived"])):
         yield _section("What was judged", samples)
+    if shown := [one for job, kept in left.items() for one in gallery.pictures(job, kept)]:
+        yield _section("Gallery", _pictures(shown))
     if "latency" in figures:
         yield _section("Gateway", _chart("latency"), _gateway(days["lived"]["requests"]))
     yield _section("Provenance", _provenance(days))
@@ -216,6 +228,16 @@ def _samples(lived: Json) -> str:
         for job in lived["jobs"]
         if job["samples"]
     )
+
+
+def _pictures(shown: list[Json]) -> str:
+    """What jobs made; films stay in their folders."""
+    rows = (
+        f'<li><img src="{one["src"]}" alt="{escape(one["alt"])}">'
+        f"<p>{escape(one['caption'])}</p></li>"
+        for one in shown
+    )
+    return f'<ul class="pictures">{"".join(rows)}</ul>'
 
 
 def _gateway(requests: Json) -> str:

@@ -15,7 +15,9 @@ from gigafactory.ledger.book import Book
 POINTS_MAX = 120  # of a curve; a screen shows no more
 WORD_LETTERS_MAX = 40  # a text in the results that is longer is a digest, no highlight
 ENDED_ILL = {"failed": "failed", "cancelled": "was cancelled", "blocked": "is blocked"}
-SAID_ELSEWHERE = {"tokens", "steps", "cpu_s", "passed", "modelled"}
+SAID_ELSEWHERE = {
+    "tokens", "steps", "cpu_s", "wall_s", "energy_kwh", "carbon_g", "passed", "modelled",
+}  # fmt: skip
 
 OPENED = """
 select clock, opened_unix_s, plan, (select max(at_s) from happened where run = $run) as at_s,
@@ -185,12 +187,16 @@ def _missed(results: Json) -> str:
     missed = (verdict for verdict in results.get("verdicts") or () if not verdict["passed"])
     return (
         "; ".join(
-            f"{verdict['metric']} {verdict['value']}, wanted {verdict['threshold']}"
+            f"{verdict['metric']} {_figure(verdict['value'])}, wanted {verdict['threshold']}"
             + (f" ({verdict['reason']})" if verdict.get("reason") else "")
             for verdict in missed
         )
         or "it has no threshold"
     )
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _progress(said: Json, status: str, live: Mapping) -> Json:
@@ -216,7 +222,8 @@ def _highlights(results: Json) -> Json:
         if {f"{name}_low", f"{name}_high"} <= short.keys()
     }
     ends = {f"{name}_{end}" for name in ranges for end in ("low", "high")}
-    return {name: short[name] for name in short if name not in SAID_ELSEWHERE | ends} | ranges
+    alone = {name: short[name] for name in short if name not in SAID_ELSEWHERE | ends}
+    return ranges | {name: value for name, value in alone.items() if name not in ranges}
 
 
 def _worded(results: Json) -> Json:

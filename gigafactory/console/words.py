@@ -18,7 +18,9 @@ SIGNS = {
 }  # fmt: skip
 SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 UNITS = {"energy": (3.6e6, "kWh"), "carbon": (1e3, "kgCO2e"), "tokens": (1.0, "tokens")}
-SAID_ELSEWHERE = ("tokens", "steps", "cpu_s", "passed", "modelled")
+SAID_ELSEWHERE = (
+    "tokens", "steps", "cpu_s", "wall_s", "energy_kwh", "carbon_g", "passed", "modelled",
+)  # fmt: skip
 SHARE_HIGH, SHARE_FULL = 0.8, 1.0  # of a budget that is spent
 
 

@@ -25,6 +25,7 @@ from gigafactory.jobs.synthesize.frame import Frame
 RESAMPLES = 400
 RECALLS = np.linspace(0, 1, 101)
 BATCH = 16
+SURE = 0.4  # a box is drawn
 SHOWN = 8  # pictures with the boxes found
 AT_50 = 0  # the first of COCO's thresholds of overlap
 
@@ -56,7 +57,9 @@ def evaluate(context: Context) -> dict[str, Any]:
     metrics["map50_low"], metrics["map50_high"] = ends(drawn[""])
     if against:
         metrics["map50_against"] = scored["against"].metrics()["map50"]
-        metrics["regression_low"] = ends(drawn[""] - drawn["against"])[0]
+        metrics["regression"] = metrics["map50"] - metrics["map50_against"]
+        low, high = ends(drawn[""] - drawn["against"])
+        metrics |= {"regression_low": low, "regression_high": high}
     samples = show(context.output / "pictures", frames, found[""])
     return {"metrics": metrics, "samples": samples}
 
@@ -215,7 +218,7 @@ def show(
     for at in np.linspace(0, len(frames) - 1, min(SHOWN, len(frames)), dtype=int).tolist():
         picture = Image.fromarray(frames[at].rgb)
         pen = ImageDraw.Draw(picture)
-        sure = [one for one in found[at] if one["score"] >= 0.3]
+        sure = [one for one in found[at] if one["score"] >= SURE]
         for one in sure:
             pen.rectangle(one["box"], outline=(255, 230, 0))
             pen.text(one["box"][:2], one["class"], fill=(255, 255, 255))

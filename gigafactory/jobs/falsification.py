@@ -82,10 +82,12 @@ def evaluate(context: Context) -> dict[str, Any]:
         "avoidable_probability": sum(one.weight for one in failures if one.avoidable),
         "scenarios": work["examples"],
         "variance_ratio": ours.variance_ratio,
-        "expert_failure_probability": told["expert"].probability,
     }
+    for who in told.keys() - {""}:
+        metrics[f"{who}_failure_probability"] = told[who].probability
+        metrics[f"{who}_failure_probability_low"] = told[who].low
+        metrics[f"{who}_failure_probability_high"] = told[who].high
     if "against" in told:
-        metrics["against_failure_probability"] = told["against"].probability
         metrics["regression"] = ours.probability - told["against"].probability
     shown = list(keep(context, failures, judged.act))
     return {"metrics": metrics, "samples": shown}
@@ -154,8 +156,9 @@ def keep(context: Context, failures: list[Failure], act: cutins.Act) -> Iterator
             },
             "why": WHY.get(float(outcome.why[0]), "nothing"),
             "when_s": round(float(outcome.when_s[0]), 6),
-            "closing_m_s": round(max(0.0, -float(outcome.margin[0])), 6),
         }
+        if outcome.why[0] == traffic.HIT_VEHICLE:
+            told["closing_m_s"] = round(-float(outcome.margin[0]), 6)
         (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         openscenario.write(folder / f"{name}.xosc", one.scenario, name)
         if number < FILMED:

@@ -601,7 +601,12 @@ class Board(OfJobs):
 def _missed(results: Json) -> str:
     """The thresholds of a gate that were not met."""
     missed = (one for one in results.get("verdicts") or () if not one["passed"])
-    said = "; ".join(f"{m['metric']} {m['value']}, wanted {m['threshold']}" for m in missed)
+    said = "; ".join(
+        f"{m['metric']} {m['value']:.4g}, wanted {m['threshold']}"
+        if isinstance(m["value"], float)
+        else f"{m['metric']} {m['value']}, wanted {m['threshold']}"
+        for m in missed
+    )
     return f"did not pass its gate: {said or 'it has no threshold'}"
 
 

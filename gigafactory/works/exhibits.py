@@ -16,6 +16,7 @@ from gigafactory.works.api import files
 FOLDERS = ("preview", "pictures", "video", "failures", "scenarios")
 MEDIA = {
     ".png": "image/png",
+    ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".webp": "image/webp",
     ".mp4": "video/mp4",
