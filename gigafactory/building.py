@@ -95,7 +95,7 @@ def _read(name: str, seed: int) -> tuple[dict[str, Any], "Scene", tuple[str, ...
         return {"world": name, "seed": seed, "parameters": parameters}, scene, None
     if not Path(name).suffix and not Path(name).exists():
         known = ", ".join(imported.READERS)
-        hint = f"{nearest(name, worlds.SCENES)} A file ends in {known}"
+        hint = f"{nearest(name, worlds.SCENES)}; a file ends in {known}"
         raise Refused(
             Fault(f"no world is called {name!r}", name, "it is neither ours nor a file", hint)
         )
@@ -210,7 +210,8 @@ def _shown(told: dict[str, Any]) -> Any:
     ]  # fmt: skip
     gates = [
         (gate["name"], "passed" if gate["passed"] else "FAILED", f"{gate['value']:.4g}"
-         if isinstance(gate["value"], float) else str(gate["value"]), gate["why"])
+         if isinstance(gate["value"], float) else "–" if gate["value"] is None
+         else str(gate["value"]), gate["why"])
         for gate in told["gates"]
     ]  # fmt: skip
     failed = [check for check in told["checks"] if not check["passed"]]

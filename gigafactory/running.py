@@ -392,7 +392,16 @@ def _standing(job: dict[str, Any]) -> str:
         return f"{job['name']}: let go, nobody asked"
     why = f": {job['why']}" if job["why"] else ""
     error = f": {job['error'].get('what', '')}" if job.get("error") else ""
-    return f"{job['name']}: {job['status']}{why}{step}{loss}{error}"
+    judged = _verdict(job.get("results") or {})
+    return f"{job['name']}: {job['status']}{why}{step}{loss}{error}{judged}"
+
+
+def _verdict(results: dict[str, Any]) -> str:
+    if not results.get("verdicts"):
+        return ""
+    from gigafactory.show import verdict
+
+    return f": {verdict(results)}"
 
 
 def _row(row: dict[str, Any]) -> str:

@@ -26,6 +26,21 @@ def missed(job: dict[str, Any]) -> list[dict[str, Any]]:
     return [verdict for verdict in verdicts if not verdict["passed"]]
 
 
+def verdict(results: dict[str, Any]) -> str:
+    """How a gate judged, each threshold with what was measured; empty where there was none."""
+    said = results.get("verdicts") or []
+    passed = all(one["passed"] for one in said)
+    told = "; ".join(
+        f"{one['metric']} "
+        + (f"{one['value']:.4g}" if isinstance(one["value"], float) else "not measured"
+           if one["value"] is None else str(one["value"]))
+        + f", wanted {one['threshold']}"
+        for one in said
+        if one["passed"] == passed
+    )  # fmt: skip
+    return f"{'passed' if passed else 'did not pass'}, {told}" if said else ""
+
+
 class Screen:
     """The watcher of `up`: prints what is final, redraws what moves."""
 
@@ -117,7 +132,9 @@ class Screen:
             if job["state"] == "failed":
                 error = job["error"] or {}
                 self._console.print(f"[red]{job['name']} failed[/]: {error.get('what')}")
-                self._console.print(f"  {error.get('remedy', '')}", highlight=False)
+                for key in ("where", "why", "remedy"):
+                    if error.get(key):
+                        self._console.print(f"  {error[key]}", highlight=False, markup=False)
             for verdict in missed(job):
                 self._console.print(
                     f"[red]{job['name']} did not pass[/]: {verdict['metric']} is"
@@ -147,15 +164,25 @@ class Screen:
         predicted_s = planned.quote.duration_s.value
         if status == "cancelled" and BY in _cancelled_by(works, job):
             return f"– {planned.spec.kind:<10} {job}: let go, nobody asked"
-        mark = "[green]✓[/]" if status == "done" else "[red]✗[/]"
+        judged = _judged(works, job) if planned.spec.kind == "evaluate" else None
+        well = status == "done" and (judged is None or judged["passed"])
+        mark = "[green]✓[/]" if well else "[red]✗[/]"
+        said = f": {told}" if judged and (told := verdict(judged["results"])) else ""
         return (
             f"{mark} {planned.spec.kind:<10} {job}: {status}, quoted {show_duration(predicted_s)}"
+            f"{said}"
         )
 
     def _task(self, name: str) -> Any:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=None, note="")
         return self._tasks[name]
+
+
+def _judged(works: Works, job: str) -> dict[str, Any] | None:
+    """What an evaluation that is done found, as the ledger has it."""
+    rows = read(works.home.ledger, works.run, kinds=["JobDone"])
+    return next((row.body for row in rows if row.subject == job), None)
 
 
 def _cancelled_by(works: Works, job: str) -> set[str]:

@@ -40,6 +40,7 @@ def test_the_interval_holds_a_probability_that_is_known_and_crude_draws_would_no
 def test_where_nothing_fails_the_interval_says_what_the_plain_draws_leave_possible():
     found = rare.estimate(lambda u: np.ones(len(u)), 3, 4000, 0)
     assert (found.probability, found.low) == (0.0, 0.0)
+    assert rare.count(found.weights) == 0
     # 95 % upper end of no failure among the plain share of the counted draws: the rule of three.
     assert found.high == pytest.approx(3 / (rare.DEFENSIVE * found.counted), rel=0.01)
 
@@ -109,6 +110,8 @@ def sleeper(tmp_path_factory):
     config = {
         "gigafactory": "policy",
         "task": "drive",
+        "observation_names": list(Drive.observation_names),
+        "action_names": list(Drive.action_names),
         "observation_size": Drive.observation_size,
         "action_size": Drive.action_size,
         "hidden": policy.HIDDEN,

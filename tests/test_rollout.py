@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_bytes_in_parts_that_others_made(points, tm
     for index in (2, 0):  # another worker was there before
         part = two.folder / "parts" / f"{index:06d}"
         part.mkdir()
-        rollout.part(index, part, one.work, None)
+        rollout.part(index, part, one.work, None, one.check)
     rollout.run(two)
     files = sorted(each.relative_to(one.output) for each in one.output.rglob("*.*"))
     assert len(files) > 6

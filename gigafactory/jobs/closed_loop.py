@@ -49,7 +49,7 @@ def evaluate(context: Context) -> dict[str, Any]:
             policies.suits(policies.load(Path(who[arm])), work)
     count = work["examples"]
     chunks = -(-count // TOGETHER)
-    do = partial(part, work=work, who=list(who.values()), chunks=chunks)
+    do = partial(part, work=work, who=list(who.values()), chunks=chunks, check=context.check)
     folders = spread(context, chunks * len(who), do)
     told = [json.loads((folder / "part.json").read_text("utf-8")) for folder in folders]
     played: dict[str, Rows] = {}
@@ -66,13 +66,21 @@ def evaluate(context: Context) -> dict[str, Any]:
     }
 
 
-def part(index: int, folder: Path, work: dict[str, Any], who: list[str], chunks: int) -> None:
+def part(
+    index: int,
+    folder: Path,
+    work: dict[str, Any],
+    who: list[str],
+    chunks: int,
+    check: rollout.Check,
+) -> None:
     """One arm in some of the layouts."""
     arm, chunk = divmod(index, chunks)
     numbers = range(chunk * TOGETHER, min((chunk + 1) * TOGETHER, work["examples"]))
     seeds = [seed_of(work.get("seed", 0), "heldout", number) for number in numbers]
     task = tasks.make(work["world"], len(seeds))
-    played = rollout.play(task, seeds, rollout.actor(who[arm], task, seeds))
+    act = rollout.heeding(check, rollout.actor(who[arm], task, seeds))
+    played = rollout.play(task, seeds, act)
     rows = [rollout.row(each) for each in played]
     (folder / "part.json").write_text(json.dumps(rows), "utf-8")
 
@@ -142,12 +150,12 @@ def samples(context: Context, rows: Rows, who: str) -> Rows:
             "steps": row["steps"],
         }  # fmt: skip
         if not row["success"] and len(shown) < FILMED:
-            context.check()
             film = context.output / "failures" / f"layout-{number:05d}.mp4"
             film.parent.mkdir(exist_ok=True)
             task = tasks.make(work["world"], 1)
             seeds = [row["seed"]]
-            (again,) = rollout.play(task, seeds, rollout.actor(who, task, seeds), {0: film})
+            act = rollout.heeding(context.check, rollout.actor(who, task, seeds))
+            (again,) = rollout.play(task, seeds, act, {0: film})
             assert rollout.row(again) == row, f"layout {number} is not what it was"
             told["video"] = str(film.relative_to(context.output))
         shown.append(told)

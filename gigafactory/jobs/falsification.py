@@ -11,7 +11,7 @@ not say how safe one of them is on a road.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from gigafactory.jobs.worlds.scene import WorldRefused
 
 SHARES = {"cut_in": 0.5, "merge": 0.5}
 SCENARIOS_MIN = 4000
+TOGETHER = 2000  # scenarios between two looks whether to stop: half a second
 SHOWN = 8  # failures that are left as files
 FILMED = 4
 AFTER_S = 1.0  # of a film, once it is over
@@ -71,7 +72,7 @@ def evaluate(context: Context) -> dict[str, Any]:
         drivers["against"] = policies.load(context.inputs[work["against"]] / "model").act
     told = {name: Falsified(context, act) for name, act in drivers.items()}
     ours = told[""]
-    failures = ours.failures()
+    failures = ours.failures(context)
     metrics = {
         "failure_probability": ours.probability,
         "failure_probability_low": ours.low,
@@ -103,30 +104,41 @@ class Falsified:
         for at, kind in enumerate(SHARES):
 
             def margin(u: np.ndarray, kind: str = kind) -> np.ndarray:
-                context.check()
-                return cutins.drive(cutins.parameters(kind, u), act).margin
+                scenarios = cutins.parameters(kind, u)
+                return in_turn(context, scenarios, lambda some: cutins.drive(some, act).margin)
 
             seed = work.get("seed", 0) * len(SHARES) + at
             self.found[kind] = rare.estimate(margin, cutins.DIMENSIONS, each, seed)
             context.report(scenarios=(at + 1) * each)
         self.probability = sum(SHARES[k] * one.probability for k, one in self.found.items())
         error = math.hypot(*(SHARES[k] * one.error for k, one in self.found.items()))
-        failures = sum(len(one.weights) for one in self.found.values())
+        failures = sum(rare.count(one.weights) for one in self.found.values())
         counted = sum(one.counted for one in self.found.values())
         self.low, self.high = rare.interval(self.probability, error, failures, counted)
         crude = self.probability * (1 - self.probability) / work["examples"]
         self.variance_ratio = crude / error**2 if error else 0.0
 
-    def failures(self) -> list[Failure]:
+    def failures(self, context: Context) -> list[Failure]:
         """Every failure that was counted, the likeliest first."""
         out = []
         for kind, one in self.found.items():
             scenarios = cutins.parameters(kind, one.failures)
-            saved = cutins.best(scenarios)
+            saved = in_turn(context, scenarios, cutins.best)
             weights = SHARES[kind] * one.weights
             rows = zip(scenarios, weights.tolist(), one.failures, saved.tolist(), strict=True)
             out += [Failure(kind, *row) for row in rows]
         return sorted(out, key=lambda one: (one.u**2).sum())
+
+
+def in_turn(
+    context: Context, scenarios: np.ndarray, of: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """What each scenario comes to, some at a time, unless the job should stop."""
+    out: list[np.ndarray] = []
+    for at in range(0, max(1, len(scenarios)), TOGETHER):
+        context.check()
+        out.append(of(scenarios[at : at + TOGETHER]))
+    return np.concatenate(out)
 
 
 def chosen(failures: list[Failure]) -> list[Failure]:
@@ -144,6 +156,7 @@ def keep(context: Context, failures: list[Failure], act: cutins.Act) -> Iterator
     folder.mkdir(parents=True, exist_ok=True)
     openscenario.write_road(folder / openscenario.ROAD)
     for number, one in enumerate(chosen(failures)):
+        context.check()
         outcome = cutins.drive(one.scenario[None], act)
         name = f"{number:03d}-{one.kind}"
         told = {

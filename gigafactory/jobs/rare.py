@@ -30,6 +30,7 @@ ELITE = 0.15  # of a level's draws go on
 LEVELS_MAX = 12
 LEARNING = 0.4  # of all draws are spent on finding the failures
 EM_ROUNDS = 15
+COUNTED_MIN = 30  # failures, else their weights say too little of those not seen
 BLUNT = 0.6  # added to covariances: a mixture wider than the failures misses none of them
 TEMPER = 0.5  # power of the ratios in the fit: far failures count, too
 
@@ -91,7 +92,7 @@ def estimate(margin: Margin, d: int, scenarios: int, seed: int) -> Estimate:
     weights = np.where(failed, mixture.ratio(u), 0.0) / n
     probability = float(weights.sum())
     error = math.sqrt(max(0.0, float((weights**2).sum()) - probability**2 / n))
-    low, high = interval(probability, error, int(failed.sum()), n)
+    low, high = interval(probability, error, count(weights), n)
     crude = probability * (1 - probability) / scenarios
     return Estimate(
         probability, error, low, high, scenarios, n,
@@ -100,15 +101,26 @@ def estimate(margin: Margin, d: int, scenarios: int, seed: int) -> Estimate:
     )  # fmt: skip
 
 
-def interval(probability: float, error: float, failures: int, n: int) -> tuple[float, float]:
+def interval(probability: float, error: float, counted: float, n: int) -> tuple[float, float]:
     """95 %: normal in the logarithm, since a probability is not below 0.
 
-    Without a failure only the plain draws speak: what they leave possible, at 95 %.
+    `counted` failures (those that all but a few others outweigh are not many) must be enough for
+    that; else the search may have missed where most lie, and the plain draws alone say what is
+    possible: no more than leaves them without a failure in one case of twenty.
     """
-    if failures == 0:
-        return 0.0, 1 - 0.05 ** (1 / max(1.0, DEFENSIVE * n))
+    possible = 1 - 0.05 ** (1 / max(1.0, DEFENSIVE * n))
+    if counted == 0:
+        return 0.0, possible
     spread = Z * error / probability
-    return probability * math.exp(-spread), min(1.0, probability * math.exp(spread))
+    high = probability * math.exp(spread)
+    if counted < COUNTED_MIN:
+        high = max(high, possible)
+    return probability * math.exp(-spread), min(1.0, high)
+
+
+def count(weights: np.ndarray) -> float:
+    """How many equal weights would tell as much (Kish 1965)."""
+    return float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
 
 
 def search(margin: Margin, d: int, budget: int, rng: np.random.Generator) -> tuple[Mixture, int]:

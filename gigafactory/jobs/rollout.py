@@ -44,6 +44,8 @@ PUSH_KEPT = 0.9
 
 Actor = Callable[[Task, Floats], tuple[Floats, Floats]]
 """From a task and what it observes: the actions to carry out, and those to record."""
+Check = Callable[[], None]
+"""Raises where the job should stop."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def run(context: Context) -> dict[str, Any]:
     count = work["episodes"]
     learned = str(context.inputs[work["of"]] / "model") if work.get("of") else None
     context.phase("work")
-    do = partial(part, work=work, learned=learned)
+    do = partial(part, work=work, learned=learned, check=context.check)
     parts = spread(context, -(-count // TOGETHER), do)
     context.phase("save")
     told = [json.loads((folder / "part.json").read_text("utf-8")) for folder in parts]
@@ -103,7 +105,9 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def part(index: int, folder: Path, work: dict[str, Any], learned: str | None) -> None:
+def part(
+    index: int, folder: Path, work: dict[str, Any], learned: str | None, check: Check
+) -> None:
     """Play the episodes of one part and leave them in its folder."""
     cpu_s = time.process_time()
     first = index * TOGETHER
@@ -120,7 +124,7 @@ def part(index: int, folder: Path, work: dict[str, Any], learned: str | None) ->
         for number in numbers
         if number < work.get("video", 0)
     }
-    played = play(task, seeds, actor(who, task, seeds, pushed), films)
+    played = play(task, seeds, heeding(check, actor(who, task, seeds, pushed)), films)
     arrays = {
         name: np.concatenate([getattr(one, name) for one in played])
         for name in ("observation", "action", "reward")
@@ -181,6 +185,16 @@ def play(
         )
         for i in range(task.n)
     ]
+
+
+def heeding(check: Check, act: Actor) -> Actor:
+    """Who acts, unless the job should stop: many episodes take a while."""
+
+    def acts(task: Task, observation: Floats) -> tuple[Floats, Floats]:
+        check()
+        return act(task, observation)
+
+    return acts
 
 
 def actor(

@@ -5,30 +5,41 @@ and whenever. A part counts once it is whole: it is made under another name and 
 in `parts/` of the attempt; a checkpoint is hard links to all that are whole, so it costs no bytes,
 and an attempt that goes on from it makes only what is missing.
 
-With one chip parts are made here, with more by as many processes: inside the factory by Ray Data,
-on the node where the job runs. The job's own task holds the chips and waits, so these ask Ray for
-none. What passes between them is numbers: parts are files.
+With one chip parts are made here, with more by as many processes, the first part excepted: inside
+the factory by Ray Data, on the node where the job runs. The job's own task holds the chips and
+waits, so these ask Ray for none. What passes between them is numbers: parts are files.
 """
 
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import closing, suppress
 from multiprocessing import get_context
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
+
+import psutil
 
 from gigafactory.jobs.context import Context, StopJob, step_folder
 
 Do = Callable[[int, Path], None]
+Making = Generator[int | None, None, None]
+"""Parts as they get whole; None now and then, where there is none, to look whether to stop."""
 
+LOOK_S = 0.5
 REPORT_S = 0.25
 CHECKPOINT_S = 30.0
+RETRIES = 3
+"""Of a part whose worker was killed."""
 WORKERS_CPU = "cpu-workers.json"
-"""Beside the parts: what processes that are not ours to wait for have spent."""
+"""What processes that are not ours to wait for have spent; beside it `pid-worker-PID.json` of each,
+by which the factory ends those of an attempt that counts no more."""
 
 
 def spread(
@@ -40,28 +51,25 @@ def spread(
     """Make parts 0 to `count` - 1 and return their folders, in order.
 
     `told` is asked for figures to report with each part that is new to this attempt. Where the
-    job should stop this leaves a checkpoint and raises `StopJob`.
+    job should stop this leaves a checkpoint and raises `StopJob`. So may `do`, where a part takes
+    seconds: what it began is made again.
     """
     parts = context.folder / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     durable = _bring_back(context, parts)
     missing = [index for index in range(count) if not part(parts, index).exists()]
     done, last_s, told_s = count - len(missing), time.monotonic(), 0.0
-    if context.should_stop():
-        raise StopJob  # nothing is new
-    making = _here
-    if context.chips > 1 and len(missing) > 1:
-        making = _by_ray if _in_ray() else _by_processes
-    with closing(making(missing, do, parts, context.chips)) as made:
+    context.check()  # nothing is new
+    with suppress(StopJob), closing(_making(missing, do, context)) as made:
         for index in made:
-            done += 1
             now_s = time.monotonic()
-            figures = told(part(parts, index)) if told else {}
-            if now_s - told_s >= REPORT_S or done == count:
-                context.report(step=done, steps=count, **figures)
-                told_s = now_s
-            if context.should_stop():
-                break
+            if index is not None:
+                done += 1
+                figures = told(part(parts, index)) if told else {}
+                if now_s - told_s >= REPORT_S or done == count:
+                    context.report(step=done, steps=count, **figures)
+                    told_s = now_s
+            context.check()
             if now_s - last_s >= CHECKPOINT_S:
                 _checkpoint(context, parts, count, durable)
                 last_s = time.monotonic()
@@ -88,19 +96,25 @@ def _make(do: Do, parts: Path, index: int) -> int:
     return index
 
 
-def _here(missing: list[int], do: Do, parts: Path, chips: int) -> Generator[int, None, None]:
-    for index in missing:
-        yield _make(do, parts, index)
+def _making(missing: list[int], do: Do, context: Context) -> Making:
+    """Make what is missing, the first one here: what is compiled for it is there for all."""
+    here, others = missing[:1], missing[1:]
+    if context.chips == 1 or len(others) < 2:
+        here, others = missing, []
+    for index in here:
+        yield _make(do, context.folder / "parts", index)
+    if others:
+        yield from (_by_ray if _in_ray() else _by_processes)(others, do, context)
 
 
-def _by_processes(
-    missing: list[int], do: Do, parts: Path, chips: int
-) -> Generator[int, None, None]:
+def _by_processes(missing: list[int], do: Do, context: Context) -> Making:
     # Spawned: a fork would share what a renderer or a thread pool has opened.
-    pool = ProcessPoolExecutor(min(chips, len(missing)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(context.chips, len(missing)), mp_context=get_context("spawn"))
     try:
-        for made in as_completed(pool.submit(_make, do, parts, index) for index in missing):
-            yield made.result()
+        left = {pool.submit(_make, do, context.folder / "parts", index) for index in missing}
+        while left:
+            made, left = wait(left, LOOK_S, FIRST_COMPLETED)
+            yield from [each.result() for each in made] or [None]
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -113,9 +127,11 @@ def _in_ray() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-def _by_ray(missing: list[int], do: Do, parts: Path, chips: int) -> Generator[int, None, None]:
+def _by_ray(missing: list[int], do: Do, context: Context) -> Making:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from gigafactory.jobs.worlds.scene import WorldRefused
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     settings = ray.data.DataContext.get_current()
@@ -123,41 +139,109 @@ def _by_ray(missing: list[int], do: Do, parts: Path, chips: int) -> Generator[in
     settings.log_internal_stack_trace_to_stdout = False
     indices = ray.data.from_items(missing, override_num_blocks=len(missing))
     made = indices.map(
-        lambda row: _told(do, parts, row["item"]),
+        lambda row: _told(do, context, row["item"]),
         num_cpus=0,
-        concurrency=min(chips, len(missing)),
+        concurrency=min(context.chips, len(missing)),
         scheduling_strategy=here,
-        max_retries=0,
+        max_retries=RETRIES,
+        # An environment of their own makes Ray give these processes to nobody else: they are ended
+        # with the attempt, and a task that had just been given one would die with it.
+        runtime_env={"env_vars": {"GIGAFACTORY_ATTEMPT": str(context.folder)}},
     )
-    spent_s = 0.0
-    for row in made.iter_rows():
-        spent_s += row["cpu_s"]
-        # These are no children of this process: what they spend is told to the meter here.
-        _replace(parts.with_name(WORKERS_CPU), json.dumps({"cpu_s": spent_s}))
-        if len(row["refused"]):
-            from gigafactory.jobs.worlds.scene import WorldRefused
+    heard: SimpleQueue[Any] = SimpleQueue()
 
-            raise WorldRefused(*map(str, row["refused"]))
-        yield row["item"]
+    def hear() -> None:
+        try:
+            for row in made.iter_rows():
+                heard.put(row)
+        except Exception as error:
+            heard.put(error)
+
+    # Ray Data takes seconds to come up, and its rows cannot be waited for with a limit.
+    Thread(target=hear, daemon=True).start()
+    workers, left = _Workers(context.folder), len(missing)
+    try:
+        while left:
+            try:
+                row = heard.get(timeout=LOOK_S)
+            except Empty:
+                yield None
+                continue
+            if isinstance(row, Exception):
+                raise row
+            if row["stopped"]:
+                raise StopJob
+            if len(row["refused"]):
+                raise WorldRefused(*map(str, row["refused"]))
+            workers.count()
+            left -= 1
+            yield row["item"]
+    finally:
+        workers.end()
 
 
-def _told(do: Do, parts: Path, index: int) -> dict[str, Any]:
+def _told(do: Do, context: Context, index: int) -> dict[str, Any]:
     """A refusal in words: Ray Data hands on the text of an exception, not what it holds."""
     from gigafactory.jobs.worlds.scene import WorldRefused
 
-    refused = []
+    refused, stopped = [], False
+    _Workers.sign(context.folder)
     try:
-        _make(do, parts, index)
+        context.check()
+        _make(do, context.folder / "parts", index)
+    except StopJob:
+        stopped = True
     except WorldRefused as said:
         refused = [said.what, said.where, said.why, said.remedy]
-    spent_s, _Spent.told_s = time.process_time() - _Spent.told_s, time.process_time()
-    return {"item": index, "refused": refused, "cpu_s": spent_s}
+    return {"item": index, "refused": refused, "stopped": stopped}
 
 
-class _Spent:
-    """Of this process, in CPU-seconds."""
+class _Workers:
+    """Processes of Ray's that made parts of this attempt: no children of ours, but our cost.
 
-    told_s = 0.0
+    They make nothing for anyone else: they are ended with what they were started for.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._spent_s: dict[str, float] = {}
+
+    @staticmethod
+    def sign(folder: Path) -> None:
+        """Tell who this process is, in the form in which ranks of a gang do."""
+        signed = folder / f"pid-worker-{os.getpid()}.json"
+        if not signed.exists():
+            told = {
+                "pid": os.getpid(),
+                "created_unix_s": psutil.Process().create_time(),
+                "host": socket.gethostname(),
+            }
+            _replace(signed, json.dumps(told))
+
+    def count(self) -> None:
+        """Tell the meter what they have spent until now, those that are gone too."""
+        for name, process in self._living():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self._spent_s[name] = times.user + times.system
+        total = {"cpu_s": sum(self._spent_s.values())}
+        _replace(self._folder / WORKERS_CPU, json.dumps(total))
+
+    def end(self) -> None:
+        """Count, and end them."""
+        self.count()
+        for _, process in self._living():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _living(self) -> Generator[tuple[str, psutil.Process], None, None]:
+        for file in sorted(self._folder.glob("pid-worker-*.json")):
+            said = json.loads(file.read_text(encoding="utf-8"))
+            # A number may have gone to another process since.
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(said["pid"])
+                if abs(process.create_time() - said["created_unix_s"]) < 1:
+                    yield file.name, process
 
 
 def _replace(path: Path, text: str) -> None:

@@ -80,7 +80,7 @@ class Board(OfJobs):
         names = works.factory.jobs()
         chosen = self._foremost(rows, JOBS_MAX)
         first = self._recent.first
-        if first is not None and not self._sees(who, first.subject):
+        if first is not None and not self._may_see(who, first):
             first = None
         asked = self.gateway(who)
         return {

@@ -69,8 +69,9 @@ class Attempt:
     def cpu_s(self) -> float | None:
         """CPU-seconds of all its processes, or None where one did not live to say."""
         files = list(self.folder.glob("cpu-*.json"))
-        ranks = [file for file in files if file.stem[len("cpu-") :].isdigit()]
-        if not ranks or len(ranks) < len(list(self.folder.glob("pid-*.json"))):
+        # Workers that a rank asked Ray for tell nothing themselves: it counts them in one file.
+        ranks = list(self.folder.glob("pid-[0-9]*.json"))
+        if not ranks or any(not (self.folder / f"cpu-{r.stem[4:]}.json").exists() for r in ranks):
             return None
         return sum(json.loads(file.read_text(encoding="utf-8"))["cpu_s"] for file in files)
 

@@ -20,7 +20,8 @@ DIMENSIONS = 7
 STEP_S = 0.2
 SUBSTEPS = 3
 STEPS = 60  # 12 s
-FAR_M = 100.0  # a margin that says: nothing came near
+FAR_M = 100.0
+ASIDE = 5.0
 OFF_ROAD = -0.01  # the margin of who leaves the road unhurt
 
 Act = Callable[[np.ndarray], np.ndarray]
@@ -51,9 +52,10 @@ def parameters(kind: str, u: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of n scenarios: `margin` (n,) in m, below 0 where the ego hit or left the road.
+    """What came of n scenarios: `margin` (n,), below 0 where the ego hit or left the road.
 
-    Where it hit, the margin is minus the closing speed in m/s. `when_s` is inf where nothing was.
+    Else it is the smallest of `gaps`; where it hit, minus the closing speed in m/s. `when_s` is
+    inf where nothing was.
     """
 
     margin: np.ndarray
@@ -131,10 +133,13 @@ def run(scenarios: np.ndarray, act: Callable[..., np.ndarray]) -> Outcome:
 
 
 def gaps(cars: np.ndarray) -> np.ndarray:
-    """(n,): m from bumper to bumper to the other where it is in the ego's way, else far."""
+    """(n,): how far the other is, m along the road; a metre aside counts as ASIDE of them.
+
+    Falls without a step from who is a lane away to who is hit, so the search can follow it.
+    """
     ego, other = cars[:, 0], cars[:, 1]
-    ahead = other[:, traffic.X] - ego[:, traffic.X]
-    gap = np.abs(ahead) - (other[:, traffic.LENGTH] + ego[:, traffic.LENGTH]) / 2
-    aside = np.abs(other[:, traffic.Y] - ego[:, traffic.Y])
-    in_way = aside < (other[:, traffic.WIDTH] + ego[:, traffic.WIDTH]) / 2 + 0.3
-    return np.where(in_way, np.maximum(gap, 0.0), FAR_M)
+    along, aside = (
+        np.abs(other[:, at] - ego[:, at]) - (other[:, size] + ego[:, size]) / 2
+        for at, size in ((traffic.X, traffic.LENGTH), (traffic.Y, traffic.WIDTH))
+    )
+    return np.hypot(np.maximum(along, 0.0), ASIDE * np.maximum(aside, 0.0))

@@ -105,8 +105,12 @@ class World:
             told = " ".join(str(error).split()) or "there is not memory enough for it"
             line = re.search(r"[Ll]ine (?:number=)?(\d+)", told)
             at = origins[int(line[1]) - 1] if line and int(line[1]) <= len(origins) else self.root
-            why = re.sub(r"^(XML |URDF )?Error: |Schema violation: ", "", told)
-            why = re.sub(r",? ?(Element name '.*?', id \d+)?,? line (number=)?\d+.*$", "", why)
+            if not line and (named := re.search(r"Element name '(.+?)', id \d+$", told)):
+                has_it = (e for e in self.root.walk() if e.attributes.get("name") == named[1])
+                at = next(has_it, at)
+            why = re.sub(r"^((XML |URDF )?Error: )+|Schema violation: ", "", told)
+            why = re.sub(r",? line (number=)?\d+.*$", "", why)
+            why = re.sub(r",? ?Element (name '.*?', id \d+|'\w+')$", "", why)
             raise WorldRefused(
                 "MuJoCo cannot compile this world", at.where, why.strip(" ,"),
                 "correct this element, or what it names",
@@ -236,18 +240,23 @@ def _settle(world: World, root: Path, folder: Path) -> None:
     """Put in what the model includes, and its files among the assets."""
     seen: set[Path] = set()
 
-    def spliced(element: Element) -> list[Element]:
+    def spliced(element: Element, within: tuple[Path, ...]) -> list[Element]:
         if element.tag != "include":
-            element.children = [new for child in element.children for new in spliced(child)]
+            held = element.children
+            element.children = [new for child in held for new in spliced(child, within)]
             return [element]
         path = inside(root, folder, element.attributes.get("file", ""), element)
+        if path in within:
+            refuse("a file includes itself", element, f"{path.name} is being read here already",
+                   "take this <include> away")  # fmt: skip
         if path in seen:
             refuse("a file is included twice", element, "names in it would not be unique",
                    "include it once")  # fmt: skip
         seen.add(path)
-        return [new for child in parse(path, path.name).children for new in spliced(child)]
+        held = parse(path, path.name).children
+        return [new for child in held for new in spliced(child, (*within, path))]
 
-    spliced(world.root)
+    spliced(world.root, ((folder / world.root.file).resolve(),))
     paths: dict[str, str] = {}
     strips = False
     for element in world.root.walk():
