@@ -8,6 +8,7 @@ something is not, since nobody can tell whether it was done.
 import json
 import os
 import time
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -230,10 +231,15 @@ class Client:
         return self._get("/api/services")["services"]
 
     def act(self, name: str, observation: Any = None, image: Any = None) -> Json:
-        """Ask a served policy for actions, or a detector (`image`: base64 of PNG or JPEG).
+        """Ask a served policy for actions, or a detector (`image`: bytes of a PNG or JPEG).
 
-        An observation is a list of numbers; a list of several is answered together.
+        An observation is a list of numbers; a list of several is answered together, as is one of
+        images. An image may be base64, too.
         """
+        if isinstance(image, bytes):
+            image = b64encode(image).decode()
+        elif isinstance(image, list | tuple):
+            image = [b64encode(one).decode() if isinstance(one, bytes) else one for one in image]
         said = {"observation": observation} if image is None else {"image": image}
         return self._send("POST", f"/v1/policies/{_part(name)}/act", said)
 
@@ -330,7 +336,9 @@ def _right(reply: httpx.Response) -> httpx.Response:
         if "error" in said:  # the gateway speaks in OpenAI's form
             told, at = said["error"], reply.url.path
             why = f"status {reply.status_code}, {told['code']}"
-            raise Refused(Fault(told["message"], at, why, "docs/serving.md tells what may be asked"))
+            raise Refused(
+                Fault(told["message"], at, why, "docs/serving.md tells what may be asked")
+            )
         faults = [Fault(**fault) for fault in said["errors"]]
     except (ValueError, KeyError, TypeError):
         why = f"status {reply.status_code}"

@@ -7,6 +7,7 @@ that only read look into the ledger of this home.
 import asyncio
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ SET = Annotated[
 JOB = Annotated[str, typer.Argument(help="the name of a job")]
 FOLLOW = Annotated[bool, typer.Option("--follow", "-f", help="go on as it grows")]
 LOOK_S = 0.5
+FILES_MAX = 10_000  # as the API lists, see works.api.files
 
 
 def mount(app: typer.Typer) -> None:
@@ -201,13 +203,19 @@ def artifacts(
 
     Example: `gigafactory artifacts code-model -o model/`
     """
-    with door(as_json), connected() as factory:
-        found = factory.artifacts(job)
-        files = found["files"]
-        if output is not None:
-            for file in files:
-                factory.fetch(job, file["path"], output)
-        rows = [(file["path"], f"{file['bytes']:,}") for file in files]
+    with door(as_json):
+        if not runs():
+            found = _files_on_disk(job, output)
+        else:
+            with connected() as factory:
+                found = factory.artifacts(job)
+                if output is not None:
+                    for file in found["files"]:
+                        factory.fetch(job, file["path"], output)
+                if len(found["files"]) == FILES_MAX:
+                    more = f"only the first {FILES_MAX:,} files: there may be more; all of them"
+                    print(f"{more} are brought when the factory is stopped", file=sys.stderr)
+        rows = [(file["path"], f"{file['bytes']:,}") for file in found["files"]]
         say(found, as_json, lambda: table(("file", "bytes"), rows) if rows else _nothing(found))
 
 
@@ -445,20 +453,45 @@ def last_run(name: str | None = None) -> tuple[Any, dict[str, Any]]:
     return book, runs[name] if name else list(runs.values())[-1]
 
 
-def _log_on_disk(job: str) -> dict[str, Any]:
-    """The newest attempt's log of the last run, where no works answers."""
+def _on_disk(job: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of the newest attempt in the last run, where no works answers, and its row."""
     from gigafactory.works.home import Home
 
-    home = Home.default()
     book, last = last_run()
-    known = {row["name"]: row["attempts"] for row in book.jobs(last["run"])}
+    known = {row["name"]: row for row in book.jobs(last["run"])}
     if job not in known:
         raise Refused(
             Fault(
                 f"there is no job {job!r}", last["run"], "none was submitted", nearest(job, known)
             )
         )
-    file = home.attempt(last["run"], job, known[job]) / "log.txt"
+    row = known[job]
+    return Home.default().attempt(last["run"], job, row["attempts"]), row
+
+
+def _files_on_disk(job: str, output: Path | None) -> dict[str, Any]:
+    """What the newest attempt of the last run left, and a copy of it where one is asked for."""
+    import shutil
+
+    from gigafactory.works.api import files
+
+    folder, row = _on_disk(job)
+    found = list(files.listed(folder / "output", most=sys.maxsize))
+    for file in found if output is not None else ():
+        to = Path(output or "") / file["path"]
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            os.fdopen(files.open_inside(folder / "output", file["path"]), "rb") as source,
+            to.open("wb") as made,
+        ):
+            shutil.copyfileobj(source, made)
+    return {"attempt": row["attempts"], "committed": row["state"] == "done", "files": found}
+
+
+def _log_on_disk(job: str) -> dict[str, Any]:
+    """The newest attempt's log of the last run, where no works answers."""
+    folder, _ = _on_disk(job)
+    file = folder / "log.txt"
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
     return {"text": text, "offset": len(text), "ended": True}
 

@@ -119,9 +119,9 @@ class Screen:
     def answered(self, first: dict[str, Any]) -> None:
         """The first question and its answer."""
         answer = Text.assemble((first["prompt"], "dim"), "\n", (first["answer"], "bold"))
-        title = f"first token from {first['job']}"
+        title = f"{first['job']} answers"
         if first["first_s"] is not None:
-            title += f" after {show_duration(first['first_s'])}"
+            title = f"first token from {first['job']} after {show_duration(first['first_s'])}"
         self._console.print(Panel(answer, title=title, title_align="left"))
 
     def summary(self, summary: dict[str, Any], jobs: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ settings.load_profile("untimed")
 LONG = {
     *("test_up", "test_choose", "test_kills", "test_dst", "test_answers", "test_pages"),
     *("test_elastic", "test_works", "test_engine", "test_design", "test_serve"),
+    "test_physical_works",
 }
 """Files of half a minute and more."""
 

@@ -33,7 +33,7 @@ def faults(text, overrides=()):
     return refused.value.faults
 
 
-RUN = {"laptop", "tiny", "h100-8", "campus", "llama3-405b"}
+RUN = {"laptop", "tiny", "h100-8", "campus", "llama3-405b", "warehouse", "factory-cell", "road"}
 DESIGNED = {"milan-50mw", "eu-gigafactory", "alibaba-91", "qwen3-max", "qwen3-omni"}
 
 

@@ -61,7 +61,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_one_left_alone(tmp_path, fram
     """Stopped after step 12, gone on from the checkpoint that this leaves."""
     first = learning(tmp_path, frames)
     stopping = replace(first)
-    asked = iter([False] * 12 + [True] * 10)
+    asked = iter([False] * (48 + 12) + [True] * 10)  # before each picture, and each step
     object.__setattr__(stopping, "should_stop", lambda: next(asked))
     with pytest.raises(StopJob):
         detector.run(stopping)

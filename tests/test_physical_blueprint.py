@@ -12,6 +12,7 @@ import pytest
 import typer.testing
 
 from gigafactory import cli
+from gigafactory.blueprint import check_worlds
 from gigafactory.blueprint.check import METRICS
 from gigafactory.blueprint.load import grow, parse
 from gigafactory.blueprint.schema import SUITES, Blueprint
@@ -141,6 +142,11 @@ def test_every_job_stands_on_what_it_reads(folder):
         ("people: [1, 4]", "people: [1, 2.5]", 10, ["whole"]),
         ("people: [1, 4]", "people: 3", 10, ["people"]),
         (", through: [judge-pilot]", "", 33, ["nothing has judged"]),
+        ("through: [judge-pilot]", "through: [judge-eyes]", 33, ["judged 'pilot'", "of: pilot"]),
+        ("formats: [coco]", "cameras: 10, formats: [coco]", 14, ["no 10 cameras", "4 at most"]),
+        ("map50: \">= 0.5\"", "map50: \">= 1.5\"", 23, ["never >= 1.5", "share"]),
+        ("collisions: \"<= 0.03\"", "collisions: \"<0\"", 26, ["never <0"]),
+        ("failure_probability_high: \"<= 1e-4\"", "regression: \">= 0\"", 31, ["against: JOB"]),
     ],
 )  # fmt: skip
 def test_a_fault_names_its_line_and_a_remedy(folder, old, new, line, words):
@@ -150,6 +156,12 @@ def test_a_fault_names_its_line_and_a_remedy(folder, old, new, line, words):
     assert fault.remedy
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize("scene", sorted(check_worlds.CAMERAS))
+def test_a_scene_has_as_many_cameras_as_the_check_believes(scene):
+    built = pytest.importorskip("gigafactory.jobs.worlds").build({"name": "w", "scene": scene}, 1)
+    assert built.model().ncam == check_worlds.CAMERAS[scene]
 
 
 def test_frames_of_two_sizes_are_not_learned_from_together(folder):

@@ -122,7 +122,7 @@ def test_a_dataset_whose_makers_were_killed_and_stopped_is_that_of_one_left_alon
     assert end_of(engine, last) == "done"
     made = [news["step"] for news in last.news() if "step" in news]
     assert made[0] > step, "what was kept was made again"
-    assert not [process for process in processes(last) if process.is_running()]
+    assert not psutil.wait_procs(processes(last), timeout=10)[1]
 
     told = json.loads((last.folder / "cpu-workers.json").read_text())["cpu_s"]
     assert told > 0.5, "a process that draws needs more than that to begin"
@@ -166,10 +166,10 @@ def stopped_within(patch, context, run, where, name, after):
 def test_a_rollout_stops_within_an_episode_and_ends_with_the_same_bytes(
     points, tmp_path, monkeypatch
 ):
-    work = {"world": {"name": "floor"}, "policy": "expert", "episodes": 70, "video": 0}
+    work = {"world": {"name": "floor"}, "policy": "random", "episodes": 70, "video": 0}
     alone, cut = Context.alone(tmp_path / "alone", work), Context.alone(tmp_path / "cut", work)
     rollout.run(alone)
-    assert stopped_within(monkeypatch, cut, rollout.run, Point, "step", 8) == 8
+    assert stopped_within(monkeypatch, cut, rollout.run, Point, "step", 25) == 25
     assert [kept.name for kept in cut.checkpoints.iterdir()] == ["step-000001"]
     rollout.run(cut)
     assert tree(cut.output) == tree(alone.output)

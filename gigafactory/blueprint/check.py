@@ -52,6 +52,14 @@ METRICS = {
         *("against_failure_probability", "regression"),
     ),
 }
+AGAINST = ("map50_against", "against_", "regression")  # how metrics begin that need `against`
+SHARES = (
+    *("map50", "regression", "success", "collisions", "timeouts", "expert_success"),
+    *("random_success", "gap_to_expert", "against_success", "coverage", "failure_probability"),
+    *("expert_failure_probability", "against_failure_probability", "avoidable_probability"),
+    "tool_calls_exact",
+)
+"""Metrics that are shares, or differences of shares, with whatever follows in their names."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -240,6 +248,31 @@ def _names(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
                     "a gate on what is not measured never opens",
                     nearest(metric, METRICS[work.suite]),
                 )
+            elif metric.startswith(AGAINST) and not work.against:
+                yield (
+                    (*here, "gate", metric),
+                    f"{metric!r} is measured beside another job, and none is named",
+                    "a gate on what is not measured never opens",
+                    "add `against: JOB`, or drop this threshold",
+                )
+            elif metric.startswith(SHARES) and _never(work.gate[metric], metric):
+                yield (
+                    (*here, "gate", metric),
+                    f"{metric} is never {work.gate[metric]}",
+                    "it is a share, from 0 to 1, or a difference of two",
+                    "write a threshold that can be met",
+                )
+    if isinstance(work, Serve) and work.through and work.of in blueprint.workloads:
+        judges = [blueprint.workloads.get(judge) for judge in work.through]
+        evaluated = [judge for judge in judges if isinstance(judge, Evaluate)]
+        if evaluated and all(judge.of != work.of for judge in evaluated):
+            judged = " and ".join(sorted({repr(judge.of) for judge in evaluated}))
+            yield (
+                (*here, "through"),
+                f"nothing that {name!r} goes through has judged {work.of!r}",
+                f"{' and '.join(work.through)} judge{'s' * (len(evaluated) == 1)} {judged}",
+                f"name an evaluate job with `of: {work.of}`",
+            )
     for judge in work.through:
         judged_by = blueprint.workloads.get(judge)
         if isinstance(judged_by, Evaluate) and not judged_by.gate:
@@ -263,6 +296,19 @@ def _names(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
             "a model is served only through its validation gate",
             "add `through: [NAME OF AN EVALUATE JOB]`",
         )
+
+
+def _never(threshold: str, metric: str) -> bool:
+    """Whether no share, or difference of shares, can keep to a threshold."""
+    sign = threshold.rstrip("0123456789.eE+- ")
+    value = float(threshold[len(sign) :])
+    low = -1.0 if metric.startswith(("regression", "gap_")) else 0.0
+    return {
+        ">=": value > 1,
+        ">": value >= 1,
+        "<=": value < low,
+        "<": value <= low,
+    }[sign]
 
 
 def _size(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:

@@ -23,6 +23,7 @@ MAKERS = {
     "model": "a pretrain or finetune job",
 }
 """Who makes what."""
+CAMERAS = {"warehouse": 4, "factory": 3, "road": 3}
 
 
 def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
@@ -42,7 +43,7 @@ def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
 def check_job(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found]:
     """Every fault of one job in what it reads, and where it acts."""
     here = ("workloads", name)
-    yield from _stated(here, work)
+    yield from _stated(blueprint, here, work)
     for key, job in inputs(work):
         made = blueprint.workloads.get(job)
         wanted = _wanted(work, key)
@@ -127,7 +128,7 @@ def _ranges(
             yield place, f"{key} cannot lie in [{low:g}, {high:g}]", why, "write whole numbers"
 
 
-def _stated(here: tuple, work: Workload) -> Iterator[Found]:
+def _stated(blueprint: Blueprint, here: tuple, work: Workload) -> Iterator[Found]:
     """Which keys a job must have, and which it cannot, as it is what it is."""
     name, needed, refused, why = here[-1], set(), set(), ""
     if isinstance(work, LearnDetector | LearnPolicy) and work.kind == "pretrain":
@@ -146,12 +147,23 @@ def _stated(here: tuple, work: Workload) -> Iterator[Found]:
         what = f"{name!r} has {'two policies' if work.of else 'no policy'}"
         remedy = "`policy: expert`, `policy: random`, or `of: JOB` with a learned one"
         yield here, what, "an episode is of one policy", remedy
+    if isinstance(work, Synthesize):
+        yield from _cameras(blueprint, here, work)
     for key in sorted(needed):
         if not getattr(work, key):
             yield here, f"{name!r} has no `{key}`", why, f"add `{key}: ...`"
     for key in sorted(refused):
         if getattr(work, key, None):
             yield (*here, key), f"{name!r} cannot have `{key}`", why, f"drop `{key}`"
+
+
+def _cameras(blueprint: Blueprint, here: tuple, work: Synthesize) -> Iterator[Found]:
+    """How many cameras a file has is known only once it is read."""
+    world = blueprint.worlds.get(work.world)
+    there = CAMERAS.get(world.scene or "") if world else None
+    if there is not None and work.cameras > there:
+        what, why = f"there are no {work.cameras} cameras", f"a {world and world.scene} has {there}"
+        yield (*here, "cameras"), what, why, f"ask for {there} at most"
 
 
 def _frames(blueprint: Blueprint, place: tuple, work: LearnDetector) -> Iterator[Found]:

@@ -22,6 +22,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -63,7 +64,8 @@ def run(context: Context) -> dict[str, Any]:
     torch.manual_seed(work.get("seed", 0))
 
     context.phase("load")
-    frames = [read(context.inputs[name] / "dataset" / "coco") for name in work["of"]]
+    datasets = [context.inputs[name] / "dataset" / "coco" for name in work["of"]]
+    frames = [read(folder, context.check) for folder in datasets]
     classes = frames[0].classes
     if any(
         one.classes != classes or one.rgb.shape[1:] != frames[0].rgb.shape[1:] for one in frames
@@ -136,8 +138,8 @@ class Frames:
     cameras: int
 
 
-def read(folder: Path) -> Frames:
-    """Pictures and boxes of a COCO dataset as `synthesize` writes it."""
+def read(folder: Path, check: Callable[[], None]) -> Frames:
+    """Pictures and boxes of a COCO dataset as `synthesize` writes it; `check` may say stop."""
     told = json.loads((folder / "annotations" / "instances.json").read_text(encoding="utf-8"))
     classes = tuple(one["name"] for one in told["categories"])
     boxes: dict[int, list[tuple[float, ...]]] = {image["id"]: [] for image in told["images"]}
@@ -147,6 +149,7 @@ def read(folder: Path) -> Frames:
             boxes[one["image_id"]].append((one["category_id"] - 1, x, y, x + width, y + height))
     pictures = []
     for image in told["images"]:
+        check()
         with Image.open(folder / "images" / image["file_name"]) as picture:
             pictures.append(np.asarray(picture.convert("RGB")))
     found = [np.array(rows, np.float32).reshape(-1, 5) for rows in boxes.values()]

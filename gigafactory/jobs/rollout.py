@@ -105,9 +105,7 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def part(
-    index: int, folder: Path, work: dict[str, Any], learned: str | None, check: Check
-) -> None:
+def part(index: int, folder: Path, work: dict[str, Any], learned: str | None, check: Check) -> None:
     """Play the episodes of one part and leave them in its folder."""
     cpu_s = time.process_time()
     first = index * TOGETHER

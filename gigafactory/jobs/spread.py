@@ -114,7 +114,10 @@ def _by_processes(missing: list[int], do: Do, context: Context) -> Making:
         left = {pool.submit(_make, do, context.folder / "parts", index) for index in missing}
         while left:
             made, left = wait(left, LOOK_S, FIRST_COMPLETED)
-            yield from [each.result() for each in made] or [None]
+            for each in made:
+                yield each.result()
+            if not made:
+                yield None
     finally:
         pool.shutdown(cancel_futures=True)
 

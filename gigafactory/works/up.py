@@ -228,7 +228,9 @@ class _Factory:
                 answer += piece
         except httpx.HTTPError as error:
             answer += f"(no answer: {error!r})"
-        if first_s is not None and not _asked_before(works):
+        if _asked_before(works):
+            first_s = None  # The run goes on: its first token was another day's.
+        elif first_s is not None:
             await works.happen(FirstToken(works.clock(), job, first_s, prompt, answer))
         return {"job": job, "prompt": prompt, "answer": answer, "first_s": first_s}
 

@@ -46,7 +46,8 @@ GROUPS = 3
 """Geoms of groups 0 to 2 are to be seen."""
 BINS = 10
 EXAMPLES = 5
-_AWAY_PX = (-1, -0.5, -0.15, -0.03, -0.005, 0, 0.005, 0.03, 0.15, 0.5, 1)
+EDGE_PX = 0.1
+_AWAY_PX = (-EDGE_PX, -0.03, -0.005, 0, 0.005, 0.03, EDGE_PX)
 _AROUND = np.array([(x, y) for y in _AWAY_PX for x in _AWAY_PX])
 _SIGNS = np.array([[1 if corner >> axis & 1 else -1 for axis in range(3)] for corner in range(8)])
 
@@ -190,45 +191,63 @@ class Examiner:
         if not len(doubtful):
             return
         around = (at[doubtful, None] + _AROUND).reshape(-1, 2)
-        met, met_depth, _ = self._cast(simulated, frame, around)
-        met, met_depth = met.reshape(-1, len(_AROUND)), met_depth.reshape(-1, len(_AROUND))
         self.checked["rays"] += len(around)
+        each = self._each(simulated, frame, around)[0].reshape(-1, len(doubtful), len(_AROUND))
         for row, pixel in enumerate(doubtful):
-            # Nothing is no thing, and background is none either: depth tells them apart.
-            same = (met[row] == shown[pixel]) & (
-                np.isfinite(met_depth[row]) == np.isfinite(depth[pixel])
-            )
-            there = met_depth[row, same]
             said = f"pixel {at[pixel].tolist()} shows thing {shown[pixel]} at {depth[pixel]:.3f} m"
-            if not len(there):
-                self._wrong("segmentation", frame, f"{said}, which no ray meets near it")
-                continue
-            if np.isinf(depth[pixel]):
-                continue
-            least, most = there.min(), there.max()
-            tolerance = SURFACE_M + SURFACE_PX / camera.intrinsics[0, 0] * depth[pixel]
-            # A face seen from its side runs through all that depth within a part of a pixel.
-            tolerance += SLIVER * (most - least)
-            edge = len(there) < len(_AROUND)
-            if not least - tolerance <= depth[pixel] <= most + tolerance and not (
-                edge and self._within(simulated, frame, at[pixel], int(shown[pixel]), tolerance)
-            ):
-                self._wrong("depth", frame, f"{said}, which rays meet at {least:.3f} to {most:.3f}")
+            self._doubtful(simulated, frame, at[pixel], each[:, row], said)
+
+    def _doubtful(
+        self,
+        simulated: mujoco.MjData,
+        frame: Frame,
+        at: np.ndarray,
+        each: np.ndarray,
+        said: str,
+    ) -> None:
+        """A pixel where its ray and the picture disagree, by how far `each` geom is around it."""
+        shown, depth = int(frame.instance[at[1], at[0]]), float(frame.depth[at[1], at[0]])
+        # Only what all rays meet is sure to hide what is behind it: the rest has its edge here.
+        hidden = each.max(axis=1).min()
+        if np.isinf(depth):
+            if shown or np.isfinite(hidden):
+                self._wrong("segmentation", frame, f"{said}, but {hidden:.3f} m away is an end")
+            return
+        mine = np.flatnonzero((self._number[:-1] == shown) & np.isfinite(each).any(axis=1))
+        mine = mine[each[mine].min(axis=1) <= hidden]
+        if not len(mine):
+            self._wrong("segmentation", frame, f"{said}, which no ray meets near it")
+            return
+        tolerance = SURFACE_M + SURFACE_PX / frame.camera.intrinsics[0, 0] * depth
+        least = each[mine].min(axis=1)
+        most = np.where(np.isfinite(each[mine]), each[mine], 0).max(axis=1)
+        # A face seen from its side runs through all that depth within a part of a pixel.
+        slack = tolerance + SLIVER * (most - least)
+        near = (least - slack <= depth) & (depth <= most + slack)
+        if depth > hidden + tolerance or not (
+            near.any()
+            or self._within(
+                simulated, frame, at, mine[~np.isfinite(each[mine]).all(axis=1)], tolerance
+            )
+        ):
+            self._wrong(
+                "depth", frame, f"{said}, which rays meet at {least.min():.3f} to {most.max():.3f}"
+            )
 
     def _within(
         self,
         simulated: mujoco.MjData,
         frame: Frame,
         at: np.ndarray,
-        thing: int,
+        geoms: np.ndarray,
         tolerance_m: float,
     ) -> bool:
-        """Whether the point that a pixel shows lies in one of the thing's geoms."""
+        """Whether the point that a pixel shows lies in one of these geoms."""
         model, camera = self.model, frame.camera
         across = (at + 0.5 - camera.intrinsics[:2, 2]) / camera.intrinsics[[0, 1], [0, 1]]
         ahead = camera.pose[:3, :3] @ np.array([*across, 1])
         point = camera.pose[:3, 3] + ahead * frame.depth[at[1], at[0]]
-        for geom in np.flatnonzero((self._number[:-1] == thing) & (model.geom_group < GROUPS)):
+        for geom in geoms.tolist():
             local = (point - simulated.geom_xpos[geom]) @ simulated.geom_xmat[geom].reshape(3, 3)
             size, end = model.geom_size[geom], np.zeros(3)
             kind = model.geom_type[geom]
@@ -252,24 +271,33 @@ class Examiner:
         self, simulated: mujoco.MjData, frame: Frame, at: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What rays through the middles of pixels meet: the thing, the depth, the point."""
+        each, eye, ahead = self._each(simulated, frame, at)
+        geoms = each.argmin(axis=0)
+        depth = each[geoms, np.arange(len(at))]
+        nothing = np.isinf(depth)
+        things_met = np.where(nothing, 0, self._number[geoms])
+        return things_met, depth, eye + ahead * np.where(nothing, 0, depth)[:, None]
+
+    def _each(
+        self, simulated: mujoco.MjData, frame: Frame, at: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How deep each geom lies on rays through the middles of pixels; the eye, their ways."""
         camera = frame.camera
         across = (at + 0.5 - camera.intrinsics[:2, 2]) / camera.intrinsics[[0, 1], [0, 1]]
         ahead = np.concatenate([across, np.ones((len(at), 1))], axis=1) @ camera.pose[:3, :3].T
         model, eye = self.model, np.ascontiguousarray(camera.pose[:3, 3])
         seen = (model.geom_group < GROUPS) & (_alpha(model) > 0)
-        geoms, depth = _met(
-            eye, ahead, np.flatnonzero(seen), model.geom_type, model.geom_size, model.geom_rbound,
+        each = _met(
+            eye, ahead, seen, model.geom_type, model.geom_size, model.geom_rbound,
             simulated.geom_xpos, simulated.geom_xmat,
         )  # fmt: skip
         for geom in np.flatnonzero(seen & np.isin(model.geom_type, SURFACES)).tolist():
             for ray in _aimed(eye, ahead, simulated.geom_xpos[geom], model.geom_rbound[geom]):
                 away = _surface(model, simulated, geom, eye, ahead[ray])
-                if 0 <= away < depth[ray]:
-                    geoms[ray], depth[ray] = geom, away
-        nothing = depth > FAR_M
-        depth[nothing] = np.inf
-        things_met = np.where(nothing, 0, self._number[geoms])
-        return things_met, depth, eye + ahead * np.where(nothing, 0, depth)[:, None]
+                if away >= 0:
+                    each[geom, ray] = away
+        each[each > FAR_M] = np.inf
+        return each, eye, ahead
 
     def _points_in_cuboids(self, frame: Frame, met: np.ndarray, points: np.ndarray) -> None:
         labels = {label.thing: label for label in frame.labels}
@@ -316,13 +344,13 @@ def _aimed(eye: np.ndarray, ahead: np.ndarray, middle: np.ndarray, bound: float)
 
 
 @njit(cache=True)
-def _met(eye, ahead, shown, kinds, sizes, bounds, xpos, xmat):  # type: ignore[no-untyped-def]
-    """The nearest of the geoms with formulas that each ray meets, and how far, in its lengths."""
-    geoms, nearest = np.full(len(ahead), -1, np.int64), np.full(len(ahead), np.inf)
+def _met(eye, ahead, seen, kinds, sizes, bounds, xpos, xmat):  # type: ignore[no-untyped-def]
+    """How far each ray first meets each geom that has a formula, in the ray's lengths."""
+    each = np.full((len(kinds), len(ahead)), np.inf)
     start, way, off = np.empty(3), np.empty(3), np.empty(3)
-    for g in shown:
+    for g in range(len(kinds)):
         kind = kinds[g]
-        if kind == HFIELD or kind > BOX:
+        if not seen[g] or kind == HFIELD or kind > BOX:
             continue
         turn = xmat[g]
         for axis in range(3):
@@ -339,10 +367,8 @@ def _met(eye, ahead, shown, kinds, sizes, bounds, xpos, xmat):  # type: ignore[n
                     continue
             for axis in range(3):
                 way[axis] = turn[axis] * d[0] + turn[3 + axis] * d[1] + turn[6 + axis] * d[2]
-            away = _meeting(kind, sizes[g], start, way)
-            if away < nearest[ray]:
-                geoms[ray], nearest[ray] = g, away
-    return geoms, nearest
+            each[g, ray] = _meeting(kind, sizes[g], start, way)
+    return each
 
 
 @njit(cache=True)

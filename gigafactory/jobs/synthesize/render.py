@@ -11,6 +11,7 @@ Drawn through EGL: by the GPU where there is one, else by Mesa's llvmpipe, in th
 """
 
 import atexit
+import math
 import os
 import threading
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ from gigafactory.jobs.worlds.scene import WorldRefused
 NEAR_M = 0.01
 FAR_M = 1000.0
 """Beyond it is nothing."""
-SLICES = 32
-"""Of round things: at most 0.5 % of a radius lies between such a facet and the true surface."""
-SLICES_COARSE, COARSE_PX = 16, 8
-"""Of those with a radius of less than 8 px: 1.9 % of it, a sixth of a pixel."""
+SLICES = (16, 32, 64, 128)
+"""Of round things: the fewest that look round to within `FACET_PX`."""
+FACET_PX = 0.05
+"""By which an outline of facets may lie inside the true one: it shows what that just hides."""
+ROUND_PX = tuple(FACET_PX / (1 - math.cos(math.pi / slices)) for slices in SLICES[:-1])
+"""The greatest radius that so many slices do for."""
 SLIVER_PX = 0.03
 """Flat faces that look thinner than this are not drawn."""
 LIGHTS_MAX = 8
@@ -166,7 +169,6 @@ class Renderer:
         counts = np.zeros(len(self._shapes), np.int32)
         many, outside = _instances(
             self._shape_of,
-            self._coarse,
             seen.intrinsics[1, 1],
             seen.pose[:3, 2],
             simulated.geom_xpos,
@@ -248,10 +250,11 @@ class Renderer:
         # Floors and meshes last: what stands on a floor hides much of it.
         shapes = sorted(set(keys), key=lambda key: (key[0] not in ROUND, key[0] != BOX, key))
         drawn = [
-            (*key, coarse) for key in shapes for coarse in (False, True)[: 1 + (key[0] in ROUND)]
+            (*key, slices)
+            for key in shapes
+            for slices in (SLICES if key[0] in ROUND else SLICES[:1])
         ]
-        self._shape_of = np.array([drawn.index((*key, False)) for key in keys], np.int32)
-        self._coarse = np.array([key[0] in ROUND for key in keys], np.int32)
+        self._shape_of = np.array([drawn.index((*key, SLICES[0])) for key in keys], np.int32)
         self._buffer = np.empty((model.ngeom, INSTANCE_FLOATS), np.float32)
         same = (tuple(shapes), model.mesh_vert.tobytes(), model.hfield_data.tobytes())
         if same == self._mesh_key:
@@ -260,8 +263,8 @@ class Renderer:
         gl = opened()
         vertices, indices, self._shapes = [], [], []
         base = start = 0
-        for kind, dataid, coarse in drawn:
-            points, faces = _shape(model, kind, dataid, coarse)
+        for kind, dataid, slices in drawn:
+            points, faces = _shape(model, kind, dataid, slices)
             faces = _outward(points, faces)
             vertices.append(points)
             indices.append(faces.ravel() + base)
@@ -474,7 +477,7 @@ SPOT, DIRECTIONAL, POINT = range(3)
 
 @njit(cache=True)
 def _instances(  # type: ignore[no-untyped-def]
-    shape_of, coarse, focal_px, ahead, xpos, xmat, kinds, sizes, rgba, matid, group, numbers,
+    shape_of, focal_px, ahead, xpos, xmat, kinds, sizes, rgba, matid, group, numbers,
     mat_rgba, mat_emission, mat_texrepeat, mat_texuniform, layers, eye, bounds, out, counts,
 ):  # fmt: skip
     """What each drawn geom is: axes, middle, scale, paint, texture, number.
@@ -495,10 +498,14 @@ def _instances(  # type: ignore[no-untyped-def]
         if bounds[g] > 0 and away + bounds[g] < NEAR_M:
             continue  # behind the camera
         shape = shape_of[g]
-        if coarse[g] and focal_px * max(sizes[g, 0], sizes[g, 1] * (kinds[g] == ELLIPSOID)) < (
-            COARSE_PX * (away - bounds[g])
-        ):
-            shape += 1
+        if kinds[g] in ROUND:
+            radius = 2 * sizes[g, 0]  # facets of a ball are bent both ways, a cylinder's are not
+            if kinds[g] == CYLINDER:
+                radius = sizes[g, 0]
+            elif kinds[g] == ELLIPSOID:
+                radius = 2 * sizes[g].max()
+            for limit in ROUND_PX:
+                shape += focal_px * radius > limit * (away - bounds[g])
         key[g] = 1e6 * shape + away
         counts[shape] += 1
     outside = True
@@ -582,7 +589,7 @@ def _finish(rgba, rgb, depth, instance):  # type: ignore[no-untyped-def]
 
 
 def _shape(
-    model: mujoco.MjModel, kind: int, dataid: int, coarse: bool
+    model: mujoco.MjModel, kind: int, dataid: int, slices: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (place, normal, end of a capsule, texture) of a shape of size 1, and its faces."""
     if kind == PLANE:
@@ -593,9 +600,9 @@ def _shape(
     if kind == BOX:
         return _box()
     if kind in (SPHERE, ELLIPSOID, CAPSULE):
-        return _sphere(SLICES_COARSE if coarse else SLICES)
+        return _sphere(slices)
     if kind == CYLINDER:
-        return _cylinder(SLICES_COARSE if coarse else SLICES)
+        return _cylinder(slices)
     if kind == HFIELD:
         return _heights(model, dataid)
     return _mesh(model, dataid)

@@ -185,8 +185,9 @@ def check(root: Element) -> None:
             if key == "count" and math.prod(numbers) > COUNT_MAX:
                 refuse("there is too much of it", element, f'{key}="{value}"',
                        f"write {COUNT_MAX} at most")  # fmt: skip
-            if key in ("mass", "diaginertia", "density") and any(n < 0 for n in numbers):
-                refuse(f"{key} is negative", element, f'{key}="{value}"', "write what it weighs")
+            of = element.tag if key == "value" else key  # URDF's <mass value="1"/>
+            if of in ("mass", "diaginertia", "density") and any(n < 0 for n in numbers):
+                refuse(f"{of} is negative", element, f'{key}="{value}"', "write what it weighs")
     if root.tag == "mujoco":
         _no_joint_of_the_world(root)
 

@@ -91,6 +91,11 @@ def seed_of(seed: int, layouts: str, index: int) -> int:
     Its last bit is the split, so that no layout is ever in both; below 2**53, so that every
     reader of JSON keeps it whole.
     """
+    if layouts not in SPLITS:
+        raise WorldRefused(
+            f"there are no layouts {layouts!r}", "layouts", "a layout is of one split or the other",
+            f"write {' or '.join(SPLITS)}",
+        )  # fmt: skip
     digest = hashlib.blake2b(f"{seed}/{layouts}/{index}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 12) * 2 + SPLITS.index(layouts)
 

@@ -44,7 +44,7 @@ def open_inside(folder: Path, path: str) -> int:
     return file
 
 
-def listed(folder: Path, inside: str = "") -> Iterator[dict]:
+def listed(folder: Path, inside: str = "", most: int = FILES_MAX) -> Iterator[dict]:
     """Regular files under `folder`, by name: `path`, `bytes`, `changed_unix_s`; no links.
 
     With `inside` those of this folder in it alone.
@@ -67,7 +67,7 @@ def listed(folder: Path, inside: str = "") -> Iterator[dict]:
             for name in sorted(names):
                 said = os.stat(name, dir_fd=handle, follow_symlinks=False)
                 path = os.path.normpath(os.path.join(inside, at, name))
-                if stat.S_ISREG(said.st_mode) and path.isprintable() and found < FILES_MAX:
+                if stat.S_ISREG(said.st_mode) and path.isprintable() and found < most:
                     yield {"path": path, "bytes": said.st_size, "changed_unix_s": said.st_mtime}
                     found += 1
     finally:
