@@ -38,9 +38,9 @@ class Unfit(ValueError):
 
 def policy(folder: Path) -> Answers:
     """Answers observations with actions, each in [-1, 1]."""
-    from gigafactory.jobs import policy as policies
+    from gigafactory.jobs.policy import load
 
-    acts = policies.load(folder)
+    acts = load(folder)
     told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     size, names = told["observation_size"], told.get("action_names", [])
 
@@ -63,9 +63,9 @@ def policy(folder: Path) -> Answers:
 
 def detector(folder: Path) -> Answers:
     """Answers pictures with labelled boxes, px."""
-    from gigafactory.jobs import detector as detectors
+    from gigafactory.jobs.detector import load
 
-    looks = detectors.load(folder)
+    looks = load(folder)
 
     def answer(said: dict[str, Any]) -> dict[str, Any]:
         asked = said.get("image")
