@@ -112,7 +112,10 @@ def _judged(scene: "Scene", file: str | None) -> dict[str, Any]:
     from gigafactory.jobs.worlds.scene import things
 
     model = scene.model()
-    classes = Counter(thing.class_ for thing in things(model))
+    # Spare ones are parked, and not to be seen.
+    seen = [thing for thing in things(model) if (model.geom_group[list(thing.geoms)] != 4).any()]
+    classes = Counter(thing.class_ for thing in seen)
+    by_itself = model.body_mocapid[model.body_rootid] < 0
     notes: tuple[str, ...] = ()
     if file is not None and Path(file).suffix.lower() in usd.SUFFIXES:
         checks = usd.validate(file)
@@ -124,7 +127,8 @@ def _judged(scene: "Scene", file: str | None) -> dict[str, Any]:
     return {
         "bodies": model.nbody - 1, "joints": model.njnt, "geoms": model.ngeom,
         "actuators": model.nu, "cameras": model.ncam,
-        "moving_kg": float(model.body_mass[model.body_weldid > 0].sum()),
+        # What is placed by hand, as traffic is, has no weight that counts.
+        "moving_kg": float(model.body_mass[(model.body_weldid > 0) & by_itself].sum()),
         "classes": dict(classes), "notes": list(notes),
         # JSON has no infinity.
         "gates": [

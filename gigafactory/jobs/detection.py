@@ -2,7 +2,8 @@
 
 Matching and precision are COCO's own (pycocotools). The interval is of 95 %, by resampling
 layouts rather than frames, since frames of one layout resemble each other; a regression against
-another detector is resampled in pairs, on the same frames.
+another detector is resampled in pairs, on the same frames. Of fewer than LAYOUTS_MIN layouts the
+interval is everything, so a gate on its end stays shut.
 
 Source: https://cocodataset.org/#detection-eval; Efron & Tibshirani 1993, ch. 8 (cluster bootstrap)
 """
@@ -17,15 +18,18 @@ from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gigafactory.jobs import detector
+from gigafactory.jobs import detector, worlds
 from gigafactory.jobs.context import Context
-from gigafactory.jobs.synthesize import SCENE_FRAMES, shoot
+from gigafactory.jobs.synthesize import shoot
 from gigafactory.jobs.synthesize.frame import Frame
+from gigafactory.jobs.worlds.scene import seed_of
 
 RESAMPLES = 400
 RECALLS = np.linspace(0, 1, 101)
 BATCH = 16
 SURE = 0.4  # a box is drawn
+LAYOUT_FRAMES = 4  # of one layout: more layouts say more than more frames
+LAYOUTS_MIN = 10  # of fewer, resampling says nothing
 SHOWN = 8  # pictures with the boxes found
 AT_50 = 0  # the first of COCO's thresholds of overlap
 
@@ -54,11 +58,12 @@ def evaluate(context: Context) -> dict[str, Any]:
         scored[""].layouts, np.full(scored[""].layouts, 1 / scored[""].layouts), RESAMPLES
     )
     drawn = {name: one.map50(draws) for name, one in scored.items()}
-    metrics["map50_low"], metrics["map50_high"] = ends(drawn[""])
+    enough = scored[""].layouts >= LAYOUTS_MIN
+    metrics["map50_low"], metrics["map50_high"] = ends(drawn[""]) if enough else (0.0, 1.0)
     if against:
         metrics["map50_against"] = scored["against"].metrics()["map50"]
         metrics["regression"] = metrics["map50"] - metrics["map50_against"]
-        low, high = ends(drawn[""] - drawn["against"])
+        low, high = ends(drawn[""] - drawn["against"]) if enough else (-1.0, 1.0)
         metrics |= {"regression_low": low, "regression_high": high}
     samples = show(context.output / "pictures", frames, found[""])
     return {"metrics": metrics, "samples": samples}
@@ -67,7 +72,9 @@ def evaluate(context: Context) -> dict[str, Any]:
 def held_out(context: Context, told: dict[str, Any]) -> tuple[list[Frame], list[int]]:
     """`examples` frames of held-out layouts as the detector takes them, and of which layout."""
     work = context.work
-    wanted = {key: told[key] for key in ("width", "height", "cameras")} | {
+    there = worlds.build(work["world"], seed_of(work.get("seed", 0), "heldout", 0)).model().ncam
+    wanted = {key: told[key] for key in ("width", "height")} | {
+        "cameras": min(told["cameras"], max(there, 1)),
         "name": work["name"],
         "world": work["world"],
         "seed": work.get("seed", 0),
@@ -81,7 +88,7 @@ def held_out(context: Context, told: dict[str, Any]) -> tuple[list[Frame], list[
     while len(frames) < work["examples"]:
         context.check()
         layout = layouts[-1] + 1 if layouts else 0
-        clip, _, _ = shoot(wanted, layout, min(SCENE_FRAMES, work["examples"] - len(frames)))
+        clip, _, _ = shoot(wanted, layout, min(LAYOUT_FRAMES, work["examples"] - len(frames)))
         frames += clip.frames
         layouts += [layout] * len(clip.frames)
         context.report(frames=len(frames))

@@ -479,6 +479,7 @@ def _nth(slot: int) -> int:
 
 
 SEEN = {"contype": 0, "conaffinity": 0, "group": 2, "mass": 0}
+LINK = {"contype": 0, "conaffinity": 4, "group": 2}  # a collider that nothing here answers
 FIXED = {"contype": 0, "conaffinity": 3, "group": 2}
 """Fixtures and belt touch parts (bit 1) and the tool (bit 2), never each other."""
 REAL, UNREAL = (1, 3), (0, 4)
@@ -586,7 +587,7 @@ def _arm() -> str:
     fore = element(
         "body",
         element("joint", name="elbow", axis=(0, 0, 1), ref=elbow, armature=0.1, range=(0.3, 2.7)),
-        _box((0, LINK_M / 2, 0.075), (0.045, LINK_M / 2, 0.03), "arm", SEEN | {"mass": 2}),
+        _box((0, LINK_M / 2, 0.075), (0.045, LINK_M / 2, 0.03), "arm", LINK | {"mass": 2}),
         _tube((0, 0, 0.075), 0.06, 0.045, "joint", SEEN),
         _tube((0, LINK_M, 0.085), 0.05, 0.055, "arm", SEEN),
         tool,
@@ -595,7 +596,7 @@ def _arm() -> str:
     upper = element(
         "body",
         element("joint", name="shoulder", axis=(0, 0, 1), ref=shoulder, armature=0.3),
-        _box((0, LINK_M / 2, 0), (0.055, LINK_M / 2, 0.035), "arm", SEEN | {"mass": 3}),
+        _box((0, LINK_M / 2, 0), (0.055, LINK_M / 2, 0.035), "arm", LINK | {"mass": 3}),
         _tube((0, 0, 0), 0.075, 0.05, "arm", SEEN),
         _tube((0, LINK_M, 0), 0.058, 0.038, "arm", SEEN),
         fore,

@@ -365,8 +365,7 @@ def _in_package(folder: Path, below: str, mesh: Element) -> Path:
     for above in (folder, *folder.parents[:3]):
         if above.name == package[1] or (above / "package.xml").is_file():
             return inside(above, above, package[2], mesh)
-    own = folder / package[1]
-    return inside(folder, own if own.is_dir() else folder, package[2], mesh)
+    return inside(folder, folder / package[1], package[2], mesh)
 
 
 def _bytes(path: Path, told: str) -> bytes:
