@@ -261,7 +261,6 @@ MORE = [
     ("formats: [coco], chips: 2", "formats: [coco]", "frames", 2.0),
     ("episodes: 200", "episodes: 400, video: 8", "drives", 2.0),
     ("batch: 32", "batch: 64", "eyes", 2.0),
-    ("steps: 60000", "steps: 120000", "pilot", 2.0),
     ("steps: 2000}", "steps: 2000, chips: 2}", "novice", 1.0),
     ("examples: 20000", "examples: 40000", "break-driver", 2.0),
 ]
@@ -457,3 +456,15 @@ def test_the_twin_plays_every_job_for_as_long_as_it_was_quoted(folder):
         if job.spec.name in done:
             took_s = done[job.spec.name].used["chip_s"] / job.spec.work.chips
             assert job.quote.duration_s.value / 5 < took_s < job.quote.duration_s.value * 5
+
+
+def test_practice_is_quoted_by_whole_rounds_and_the_episodes_that_judge_it(folder):
+    def work_s(steps):
+        changed = HALL.replace("steps: 60000", f"steps: {steps}", 1)
+        return make(read(folder, changed)).job("pilot").quote.work_s.value
+
+    # A first round that only learns to value states, then at least one.
+    assert work_s(100) == work_s(8192) < work_s(2 * 8192)
+    a_round_s = work_s(2 * 8192) - work_s(8192)
+    assert work_s(20 * 8192) - work_s(8192) == pytest.approx(19 * a_round_s)
+    assert work_s(8192) > 2 * a_round_s  # the judging episodes

@@ -60,10 +60,13 @@ def imitate(chip: Chip, chips: int, steps: int) -> Takes:
 
 
 def practise(scene: str, chip: Chip, chips: int, steps: int) -> Takes:
-    """Steps of a scene, from which the policy learns on one core as it goes."""
-    core_s = steps / _row(scene, "episode_steps") * _episode_s(scene)
-    alone_s = steps / _row("policy", "practised_per_core")
-    return _on_cores(chip, chips, core_s, "policy", f"{steps:,} steps of practice", alone_s)
+    """Whole rounds of steps, learned from on one core as it goes, and the episodes that judge."""
+    a_round = _row("policy", "practice_round")
+    taken = a_round * (1 + max(1, steps // a_round))
+    episodes = taken / _row(scene, "episode_steps") + _row("policy", "practice_judged")
+    alone_s = taken / _row("policy", "practised_per_core")
+    reason = f"{steps:,} steps of practice"
+    return _on_cores(chip, chips, episodes * _episode_s(scene), "policy", reason, alone_s)
 
 
 def judge_detector(scene: str, chip: Chip, chips: int, frames: int, arms: int) -> Takes:
