@@ -164,6 +164,23 @@ def test_from_inside_a_thing_its_inner_side_is_seen_as_rays_have_it():
     assert inside.errors(frame) == {}
 
 
+@pytest.mark.parametrize(
+    ("scene", "seed", "index", "moment"),
+    [
+        ("factory", 101, 5, 6),  # an arm's wrist just hides a corner of a part
+        ("road", 101, 22, 14),  # a tree just hides a strip of sky
+        ("warehouse", 2001, 12, 0),  # the side of a person's legs was a sliver, metres too near
+        ("road", 2002, 47, 8),  # the far end of a car's side, 5 m deep within a quarter of a pixel
+        ("road", 2002, 51, 4),  # the same
+    ],
+)
+def test_what_is_just_hidden_and_what_is_seen_from_its_side_is_true(scene, seed, index, moment):
+    seen = work(world={"name": "w", "scene": scene, "ranges": {}}, seed=seed, width=256, height=256)
+    clip, _, checked = synthesize.shoot(seen, index, moment + 1)
+    assert clip.frames[-1].moment == moment
+    assert checked["errors"] == {}
+
+
 def test_a_texture_that_changes_is_drawn_anew(studio):
     before = studio.frame().rgb
     texels = studio.model.tex_data.copy()
@@ -177,8 +194,19 @@ def test_a_texture_that_changes_is_drawn_anew(studio):
 # What is caught.
 
 
-def shifted(frame):
-    return dataclasses.replace(frame, instance=np.roll(frame.instance, 3, axis=1))
+def shifted(frame, px=3):
+    return dataclasses.replace(frame, instance=np.roll(frame.instance, px, axis=1))
+
+
+def all_shifted(frame):
+    """By one pixel, and so that picture, depth and labels agree with each other."""
+    labels = [
+        dataclasses.replace(label, box=tuple(np.add(label.box, (1, 0, 1, 0)).tolist()))
+        for label in frame.labels
+    ]
+    return dataclasses.replace(
+        shifted(frame, 1), depth=np.roll(frame.depth, 1, axis=1), labels=tuple(labels)
+    )
 
 
 def swapped(frame):
@@ -207,6 +235,8 @@ def aimed(frame, scale):
 
 LIES = {
     "segmentation moved by 3 px": (shifted, "segmentation"),
+    "segmentation moved by 1 px": (lambda frame: shifted(frame, 1), "segmentation"),
+    "all moved by 1 px": (all_shifted, "segmentation"),
     "two things take each other's number": (swapped, "segmentation"),
     "depth 2 % too great": (
         lambda frame: dataclasses.replace(frame, depth=frame.depth * np.float32(1.02)),

@@ -4,12 +4,15 @@ Rays are cast from the camera as the label states it, through pixels drawn at ra
 pixels just inside and outside of boxes, and met with the exact shapes (formulas for six of them,
 MuJoCo's `mj_rayMesh` and `mj_rayHfield` for meshes and height fields; its `mj_multiRay` will not
 do, for it misses geoms that reach out of what of their body collides). Where a
-ray and the picture disagree, 120 rays around it, up to a pixel away, are cast too: rasterisers
-move corners by 1/256 px, so at an edge, or on a face seen from its side, the picture may show
-what is met only beside the pixel's middle. A pixel is true if one of those rays meets the thing
-that it shows, and it shows a depth between the least and the greatest at which they meet that
-thing, give or take what facets may lie inside a round surface. Where not all of them meet it, it
-is an edge: there the point that it shows may also lie anywhere in the thing's geoms, as facets do.
+ray and the picture disagree, 121 rays up to `EDGE_PX` around it are met with each geom alone:
+outlines of facets lie that near to the true ones, and rasterisers move corners by 1/256 px. A
+geom that not all of these rays meet has an edge there, so it may hide what is behind it or not: a
+part of it too narrow for any sample of rays can be seen past such an edge. What all of them meet
+surely hides. A pixel is true if a geom of the thing that it shows is met there, before what surely
+hides, at the depth that it shows (nothing: if nothing surely hides). A face seen from its side has
+many depths within a part of a pixel, and ends between two rays: it goes on for one step more as
+steeply as from ray to ray, and for another, 5/256 px, as its corners were moved. At its edge, the
+point that a pixel shows may also lie anywhere in the geom, as facets do.
 
 Besides: boxes hold every pixel of their thing and touch it on all four sides; every number in the
 picture has a label and every label a pixel; points that rays meet lie in their thing's cuboid;
@@ -34,11 +37,8 @@ BORDERED = 12
 """Labels of a frame, drawn at random, of which the borders are looked at by rays."""
 EXACT_M = 1e-6
 SURFACE_M = 2e-3
-"""Round things are drawn with facets that lie at most 0.5 % of a radius inside."""
-SURFACE_PX = 0.17
-"""The same for what is so small that its facets are coarse."""
-SLIVER = 0.1
-"""Of the depth found around a pixel: what a corner moved by 1/256 px does to a steep face."""
+SURFACE_PX = 0.15
+"""Round things are drawn with facets inside: of outlines 0.05 px, of balls, bent both ways, 0.1."""
 BOX_PX = 0.05
 """By which a pixel's middle may lie outside the box of its cuboid."""
 FAR_M = 1000.0
@@ -47,7 +47,9 @@ GROUPS = 3
 BINS = 10
 EXAMPLES = 5
 EDGE_PX = 0.1
-_AWAY_PX = (-EDGE_PX, -0.03, -0.005, 0, 0.005, 0.03, EDGE_PX)
+"""By which an edge may be off: twice what its facets may be, and a few 1/256 px."""
+_STEPS = 11
+_AWAY_PX = np.linspace(-EDGE_PX, EDGE_PX, _STEPS)
 _AROUND = np.array([(x, y) for y in _AWAY_PX for x in _AWAY_PX])
 _SIGNS = np.array([[1 if corner >> axis & 1 else -1 for axis in range(3)] for corner in range(8)])
 
@@ -207,31 +209,32 @@ class Examiner:
     ) -> None:
         """A pixel where its ray and the picture disagree, by how far `each` geom is around it."""
         shown, depth = int(frame.instance[at[1], at[0]]), float(frame.depth[at[1], at[0]])
-        # Only what all rays meet is sure to hide what is behind it: the rest has its edge here.
-        hidden = each.max(axis=1).min()
+        geoms = np.flatnonzero(np.isfinite(each).any(axis=1))
+        met = np.where(np.isfinite(each[geoms]), each[geoms], np.nan)
+        edge = np.isnan(met).any(axis=1)
+        grid = met.reshape(-1, _STEPS, _STEPS)
+        steep = 2 * np.maximum(
+            *(np.abs(np.nan_to_num(np.diff(grid, axis=way))).max(axis=(1, 2)) for way in (1, 2))
+        )
+        slack = steep + SURFACE_M + SURFACE_PX / frame.camera.intrinsics[0, 0] * np.nanmin(met, 1)
+        least, most = np.nanmin(met, axis=1) - slack, np.nanmax(met, axis=1) + slack
+        hidden = most[~edge].min(initial=np.inf)
         if np.isinf(depth):
             if shown or np.isfinite(hidden):
-                self._wrong("segmentation", frame, f"{said}, but {hidden:.3f} m away is an end")
+                self._wrong("segmentation", frame, f"{said}, though {hidden:.3f} m away is an end")
             return
-        mine = np.flatnonzero((self._number[:-1] == shown) & np.isfinite(each).any(axis=1))
-        mine = mine[each[mine].min(axis=1) <= hidden]
-        if not len(mine):
+        mine = (self._number[geoms] == shown) & (least <= hidden)
+        if not mine.any():
             self._wrong("segmentation", frame, f"{said}, which no ray meets near it")
             return
-        tolerance = SURFACE_M + SURFACE_PX / frame.camera.intrinsics[0, 0] * depth
-        least = each[mine].min(axis=1)
-        most = np.where(np.isfinite(each[mine]), each[mine], 0).max(axis=1)
-        # A face seen from its side runs through all that depth within a part of a pixel.
-        slack = tolerance + SLIVER * (most - least)
-        near = (least - slack <= depth) & (depth <= most + slack)
-        if depth > hidden + tolerance or not (
+        near = mine & (least <= depth) & (depth <= most)
+        if depth > hidden or not (
             near.any()
-            or self._within(
-                simulated, frame, at, mine[~np.isfinite(each[mine]).all(axis=1)], tolerance
-            )
+            or self._within(simulated, frame, at, geoms[mine & edge], (slack - steep)[mine].min())
         ):
+            nearest, farthest = least[mine].min(), most[mine].max()
             self._wrong(
-                "depth", frame, f"{said}, which rays meet at {least.min():.3f} to {most.max():.3f}"
+                "depth", frame, f"{said}, which rays meet at {nearest:.3f} to {farthest:.3f}"
             )
 
     def _within(

@@ -28,11 +28,11 @@ from gigafactory.jobs.worlds.scene import WorldRefused
 NEAR_M = 0.01
 FAR_M = 1000.0
 """Beyond it is nothing."""
-SLICES = (16, 32, 64, 128)
+SLICES = (128, 96, 64, 48, 32, 24, 16, 12, 8)
 """Of round things: the fewest that look round to within `FACET_PX`."""
 FACET_PX = 0.05
 """By which an outline of facets may lie inside the true one: it shows what that just hides."""
-ROUND_PX = tuple(FACET_PX / (1 - math.cos(math.pi / slices)) for slices in SLICES[:-1])
+ROUND_PX = tuple(FACET_PX / (1 - math.cos(math.pi / slices)) for slices in SLICES[1:])
 """The greatest radius that so many slices do for."""
 SLIVER_PX = 0.03
 """Flat faces that look thinner than this are not drawn."""
@@ -48,24 +48,50 @@ layout(location=3) in vec4 m0; layout(location=4) in vec4 m1; layout(location=5)
 layout(location=6) in vec4 scale; layout(location=7) in vec4 paint; layout(location=8) in vec4 tex;
 uniform mat4 clip_from_eye;
 uniform vec4 light[33];
+const float PI = 3.14159265;
 out vec3 at; out vec3 normal; out vec2 uv; flat out vec4 colour; flat out float layer;
 flat out uint number;
 void main() {
   // Rows of the geom's axes with its middle relative to the eye, in the world's directions.
-  vec3 local = p * scale.xyz + vec3(0, 0, n_end.w * scale.w);
+  vec3 middle = vec3(m0.w, m1.w, m2.w), q = p, n = n_end.xyz, lengths = scale.xyz;
+  vec3 eye = -(m0.xyz * middle.x + m1.xyz * middle.y + m2.xyz * middle.z), shift = vec3(0);
+  if (n_end.w == BALL) {
+    // What is seen of a ball is a cap, whose last ring is its outline. In the ball's own lengths.
+    float end = n.z, half_length = end == 0.0 ? 0.0 : scale.z;
+    if (end != 0.0) lengths = scale.www;
+    shift.z = end * half_length;
+    vec3 nearest = vec3(0, 0, clamp(eye.z, -half_length, half_length));
+    bool inside = length((eye - nearest) / lengths) <= 1.0;
+    vec3 from = (eye - shift) / lengths;
+    vec3 up = inside ? vec3(0, 0, end < 0.0 ? -1 : 1) : normalize(from);
+    float down = p.z * (inside ? end == 0.0 ? PI : PI / 2 : acos(min(1.0 / length(from), 1.0)));
+    vec3 side = normalize(cross(up, abs(up.x) < 0.7 ? vec3(1, 0, 0) : vec3(0, 1, 0)));
+    q = n = up * cos(down) + (side * p.x + cross(up, side) * p.y) * sin(down);
+  } else if (n_end.w >= ROD) {
+    // Of a rod, half of the facets share what is seen of it: the first and the last end at its
+    // true outline, and none is seen from its side.
+    vec2 from = eye.xy / lengths.xy;
+    float away = length(from), seen = away > 1.0 ? acos(1.0 / away) : PI / 2;
+    float turn = atan(p.y, p.x), beyond = max(abs(turn) - PI / 2, 0.0);
+    turn = sign(turn) * ((abs(turn) - beyond) * seen + beyond * (PI - seen)) / (PI / 2);
+    turn += away > 0.0 ? atan(from.y, from.x) : 0.0;
+    q.xy = length(p.xy) * vec2(cos(turn), sin(turn));
+    if (n_end.w == ROD) n = vec3(q.xy, 0);
+  }
+  vec3 local = q * lengths + shift;
   at = vec3(dot(m0.xyz, local) + m0.w, dot(m1.xyz, local) + m1.w, dot(m2.xyz, local) + m2.w);
-  vec3 n = n_end.xyz / max(scale.xyz, 1e-6);
+  vec3 a = abs(n);
+  vec2 face = a.z >= max(a.x, a.y) ? q.xy : a.x >= a.y ? q.yz : q.xz;
+  n /= max(lengths, 1e-6);
   normal = vec3(dot(m0.xyz, n), dot(m1.xyz, n), dot(m2.xyz, n));
-  vec3 a = abs(n_end.xyz);
-  vec2 face = a.z >= max(a.x, a.y) ? p.xy : a.x >= a.y ? p.yz : p.xz;
   uv = tex.y == 0.0 ? mapped : (vec2(0.5, -0.5) * face + 0.5) * tex.yz;
   colour = paint; number = uint(tex.w + 0.5); layer = tex.x;
   gl_Position = clip_from_eye * vec4(at, 1);
   // A flat face seen from its side, thinner than a part of a pixel, has no depth to be trusted:
   // corners are moved by 1/256 px. All its corners are as far from the eye's parallel plane.
-  vec3 middle = vec3(m0.w, m1.w, m2.w);
   float beside = abs(dot(normalize(normal), at)) * 2.0 * length(scale.xyz);
-  if (n_end.w > 1.5 && light[0].w * beside < SLIVER_PX * dot(middle, middle)) {
+  bool flat_face = n_end.w == FLAT || n_end.w == ROD_END;
+  if (flat_face && light[0].w * beside < SLIVER_PX * dot(middle, middle)) {
     gl_Position = vec4(2, 2, 2, 1);
   }
 }"""
@@ -386,8 +412,11 @@ def _program(kinds: tuple[int, ...]) -> tuple[int, int, int]:
             LAMPS[kind].format(**{name: 4 * i + 1 + j for j, name in enumerate(names)})
             for i, kind in enumerate(kinds)
         )
+        vertex = VERTEX
+        for name in ("SLIVER_PX", "FLAT", "BALL", "ROD_END", "ROD"):
+            vertex = vertex.replace(name, str(globals()[name]))
         program = shaders.compileProgram(
-            shaders.compileShader(VERTEX.replace("SLIVER_PX", str(SLIVER_PX)), gl.GL_VERTEX_SHADER),
+            shaders.compileShader(vertex, gl.GL_VERTEX_SHADER),
             shaders.compileShader(FRAGMENT.replace("LAMPS", lamps), gl.GL_FRAGMENT_SHADER),
             validate=False,
         )
@@ -499,13 +528,9 @@ def _instances(  # type: ignore[no-untyped-def]
             continue  # behind the camera
         shape = shape_of[g]
         if kinds[g] in ROUND:
-            radius = 2 * sizes[g, 0]  # facets of a ball are bent both ways, a cylinder's are not
-            if kinds[g] == CYLINDER:
-                radius = sizes[g, 0]
-            elif kinds[g] == ELLIPSOID:
-                radius = 2 * sizes[g].max()
+            radius = sizes[g].max() if kinds[g] == ELLIPSOID else sizes[g, 0]
             for limit in ROUND_PX:
-                shape += focal_px * radius > limit * (away - bounds[g])
+                shape += focal_px * radius <= limit * (away - bounds[g])
         key[g] = 1e6 * shape + away
         counts[shape] += 1
     outside = True
@@ -535,7 +560,7 @@ def _instances(  # type: ignore[no-untyped-def]
         elif kind in (SPHERE, CAPSULE):
             it[12:15] = size[0]
             if kind == CAPSULE:
-                it[15] = size[1]
+                it[14], it[15] = size[1], size[0]
         elif kind == CYLINDER:
             it[12:14] = size[0]
             it[14] = size[1]
@@ -568,8 +593,9 @@ PLANE, HFIELD, SPHERE, CAPSULE, ELLIPSOID, CYLINDER, BOX = range(7)
 """MuJoCo's numbers of its shapes (`mjtGeom`)."""
 ROUND = (SPHERE, CAPSULE, ELLIPSOID, CYLINDER)
 CLOSED = (*ROUND, BOX)
-FLAT = 2.0
-"""In the place of a capsule's end: of a vertex whose face is flat."""
+FLAT, BALL, ROD, ROD_END = 2.0, 3.0, 4.0, 5.0
+"""What the vertex shader does to a vertex: looks whether its face is a sliver; makes a sheet of
+(around, down) a ball's cap, at a rod's end where the normal's z says so; turns a rod to the eye."""
 
 
 @njit(cache=True)
@@ -599,10 +625,12 @@ def _shape(
         return points, _quads(1, 1)
     if kind == BOX:
         return _box()
-    if kind in (SPHERE, ELLIPSOID, CAPSULE):
-        return _sphere(slices)
+    if kind in (SPHERE, ELLIPSOID):
+        return _cap(slices)
+    if kind == CAPSULE:
+        return _joined(_rod(slices), _cap(slices, 1), _cap(slices, -1))
     if kind == CYLINDER:
-        return _cylinder(slices)
+        return _joined(_rod(slices), _rod(slices, 1), _rod(slices, -1))
     if kind == HFIELD:
         return _heights(model, dataid)
     return _mesh(model, dataid)
@@ -610,9 +638,7 @@ def _shape(
 
 def _outward(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The faces that have an area, each turned the way its normals point."""
-    # A capsule's ends apart, else its middle would have none.
-    apart = points[:, :3] + points[:, 6:7] * (0, 0, 1)
-    a, b, c = (apart[faces[:, corner]] for corner in range(3))
+    a, b, c = (points[faces[:, corner], :3] for corner in range(3))
     across = np.cross(b - a, c - a)
     faces, across = faces[keep := (across**2).sum(1) > 1e-20], across[keep]
     inward = (across * points[faces, 3:6].sum(axis=1)).sum(axis=1) < 0
@@ -643,39 +669,36 @@ def _box() -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(points), np.concatenate(faces)
 
 
-def _sphere(slices: int) -> tuple[np.ndarray, np.ndarray]:
-    """From pole to pole, the equator twice: a capsule's ends move apart there."""
-    half = np.linspace(0, np.pi / 2, slices // 4 + 1)
-    down = np.concatenate([half, np.pi - half[::-1]])
-    around = np.linspace(0, 2 * np.pi, slices + 1)
-    down_all, around_all = (each.ravel() for each in np.meshgrid(down, around, indexing="ij"))
-    points = np.zeros((down_all.size, 9))
-    points[:, 0] = np.sin(down_all) * np.cos(around_all)
-    points[:, 1] = np.sin(down_all) * np.sin(around_all)
-    points[:, 2] = np.cos(down_all)
-    points[:, 3:6] = points[:, :3]
-    points[:, 6] = np.repeat([1, -1], len(half) * (slices + 1))
-    return points, _quads(len(down) - 1, slices)
+def _cap(slices: int, end: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Of a ball what the eye sees: around, and how far down from what is nearest to the outline."""
+    around, down = np.linspace(0, 2 * np.pi, slices + 1), np.linspace(0, 1, slices // 4 + 1)
+    points = np.zeros((len(down), slices + 1, 9))
+    points[..., 0], points[..., 1], points[..., 2] = np.cos(around), np.sin(around), down[:, None]
+    points[..., 3:5] = -points[..., :2]  # the vertex shader bends it inside out
+    points[..., 5], points[..., 6] = end, BALL
+    return points.reshape(-1, 9), _quads(len(down) - 1, slices)
 
 
-def _cylinder(slices: int) -> tuple[np.ndarray, np.ndarray]:
+def _rod(slices: int, end: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The round side of a rod, or its flat end."""
     around = np.linspace(0, 2 * np.pi, slices + 1)
-    ring = np.stack([np.cos(around), np.sin(around)], 1)
-    parts: list[np.ndarray] = []
-    faces: list[np.ndarray] = []
-    for end_from, end_to, radius_from, radius_to, up in (
-        (1, -1, 1, 1, 0),
-        (1, 1, 0, 1, 1),
-        (-1, -1, 0, 1, -1),
-    ):
-        sheet = np.zeros((2, slices + 1, 9))
-        for row, (end, radius) in enumerate(((end_from, radius_from), (end_to, radius_to))):
-            sheet[row, :, :2], sheet[row, :, 2] = ring * radius, end
-            sheet[row, :, 3:5], sheet[row, :, 5] = ring * (up == 0), up
-            sheet[row, :, 6] = FLAT * abs(up)
-        faces.append(_quads(1, slices) + sum(map(len, parts)))
-        parts.append(sheet.reshape(-1, 9))
-    return np.concatenate(parts), np.concatenate(faces)
+    points = np.zeros((2, slices + 1, 9))
+    points[..., 0], points[..., 1] = np.cos(around), np.sin(around)
+    if end:
+        points[0, :, :2] *= 1e-12  # the middle, which has a direction still
+        points[..., 2] = points[..., 5] = end
+        points[..., 6] = ROD_END
+    else:
+        points[0, :, 2], points[1, :, 2] = 1, -1
+        points[..., 3:5] = points[..., :2]
+        points[..., 6] = ROD
+    return points.reshape(-1, 9), _quads(1, slices)
+
+
+def _joined(*parts: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.cumsum([0, *(len(points) for points, _ in parts)])
+    faces = [faces + start for (_, faces), start in zip(parts, starts, strict=False)]
+    return np.concatenate([points for points, _ in parts]), np.concatenate(faces)
 
 
 def _mesh(model: mujoco.MjModel, mesh: int) -> tuple[np.ndarray, np.ndarray]:
