@@ -248,6 +248,9 @@ def test_an_engine_lacks_what_it_says_it_lacks_and_has_the_rest(served, client, 
         found["embeddings"] = True
     except openai.NotFoundError:
         found["embeddings"] = False
+    base, bearer = str(client.base_url), {"authorization": f"Bearer {client.api_key}"}
+    asked_to_act = httpx.post(f"{base}act", json={"observation": [0.0]}, headers=bearer)
+    found["act"] = asked_to_act.status_code != 404
     assert {name for name, there in found.items() if not there} == lacks
 
 

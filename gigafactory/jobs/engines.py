@@ -82,7 +82,7 @@ def way(wanted: str, asked: Asked) -> Way:
 
     `auto` is vLLM where there are a GPU and vLLM, else transformers; what acts has its own.
     """
-    if config(asked.model).get("gigafactory") in ACTS:
+    if acts(asked.model):
         return acting(asked)
     if wanted == "auto":
         wanted = "vllm" if asked.gpu and vllm_python() else "transformers"
@@ -193,6 +193,11 @@ def threads(asked: Asked) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }
+
+
+def acts(model: Path) -> bool:
+    """Whether the model says of itself that it does not write."""
+    return (model / "config.json").exists() and config(model).get("gigafactory") in ACTS
 
 
 def config(model: Path) -> dict[str, Any]:

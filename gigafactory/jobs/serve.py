@@ -83,7 +83,7 @@ def run(context: Context) -> NoReturn:
 
 def context_length(model: Path, wanted: float | None) -> int:
     """Tokens of prompt and answer together: as wanted, within what the model was made for."""
-    if engines.config(model).get("gigafactory") in engines.ACTS:
+    if engines.acts(model):
         return engines.ROWS_MAX
     made_for = engines.config(model).get("max_position_embeddings") or CONTEXT_TOKENS
     return min(int(wanted or CONTEXT_TOKENS), made_for)
