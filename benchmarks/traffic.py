@@ -1,7 +1,7 @@
 """Policy steps a CPU-second of highway traffic: ours beside highway-env, same vehicles and lanes.
 
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install highway-env
-    python benchmarks/traffic.py --peer /tmp/peer/bin/python
+    python -m venv peer && peer/bin/pip install highway-env
+    python benchmarks/traffic.py --peer peer/bin/python
 
 The peer runs in a Python of its own, from this file. A policy step is what `env.step` does: all
 vehicles simulated for a second (15 Hz; highway-fast-v0: 5 Hz) with lateral dynamics, IDM and MOBIL,
