@@ -358,27 +358,37 @@ def test_what_kills_or_holds_up_the_reader_is_one_refusal(tmp_path, monkeypatch)
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    """A reading process that stays up: it must outlive whatever it is given."""
+    """A reading process that stays up from file to file, and is started again where one kills it."""
     folder = tmp_path_factory.mktemp("fuzz")
     usd.write(scene_of(YARD), folder / "valid.usda")
     usd.write(scene_of(YARD), folder / "valid.usdc")
     put(folder, "valid.xml", YARD)
     put(folder, "valid.urdf", ROBOT)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gigafactory.jobs.worlds.imported"], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder,
-    )  # fmt: skip
+    started = []
 
     def ask(path):
+        """What the process says; None where it died."""
+        if not started:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "gigafactory.jobs.worlds.imported"],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                    text=True, cwd=folder,
+                )
+            )  # fmt: skip
+        process = started[-1]
         process.stdin.write(json.dumps(str(path)) + "\n")
         process.stdin.flush()
-        line = process.stdout.readline()
-        assert line, f"the reader died of {path.read_bytes()!r}"
-        return json.loads(line)
+        if line := process.stdout.readline():
+            return json.loads(line)
+        started.clear()
+        assert process.wait(30) < 0, "it went of its own accord"
+        return None
 
     yield folder, ask
-    process.stdin.close()
-    assert process.wait(30) == 0
+    for process in started:
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 NUMBER = re.compile(rb"-?\d+\.?\d*(e-?\d+)?")
@@ -386,9 +396,7 @@ NUMBER = re.compile(rb"-?\d+\.?\d*(e-?\d+)?")
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(["usda", "usdc", "xml", "urdf"]), st.data())
-def test_no_mutation_of_a_file_crashes_its_reader_or_leaves_a_person_without_an_answer(
-    reader, suffix, data
-):
+def test_no_mutation_of_a_file_leaves_a_person_without_an_answer(reader, suffix, data):
     folder, ask = reader
     content = bytearray((folder / f"valid.{suffix}").read_bytes())
     how = data.draw(st.sampled_from(["cut", "bytes", "number"]))
@@ -402,8 +410,14 @@ def test_no_mutation_of_a_file_crashes_its_reader_or_leaves_a_person_without_an_
         place = places[data.draw(st.integers(0, len(places) - 1))]
         strange = ["nan", "-1", "0", "1e308", "inf", "99999999999", "", "'x'", "1e-300"]
         content[place.start() : place.end()] = data.draw(st.sampled_from(strange)).encode()
-    told = ask(put(folder, f"mutant.{suffix}", bytes(content)))
-    if "refused" in told:
+    path = put(folder, f"mutant.{suffix}", bytes(content))
+    told = ask(path)
+    if told is None:
+        # One in a thousand damaged crates kills OpenUSD itself; no text does.
+        assert suffix == "usdc"
+        with pytest.raises(WorldRefused, match="could not be read"):
+            imported.look(path)
+    elif "refused" in told:
         assert list(map(bool, told["refused"])) == [True] * 4
         assert f"mutant.{suffix}" in told["refused"][1]
         assert "Error:" not in told["refused"][2], told["refused"]
