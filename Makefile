@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: up test seeds kills install lint lock clean
+.PHONY: up test fuzz seeds kills install lint lock clean
 
 up: install
 	$(BIN)/gigafactory up blueprints/laptop.yaml
@@ -13,6 +13,10 @@ test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 install: $(VENV)/.works
+
+# Every property in examples drawn anew, twenty times as many; for a night. docs/testing.md
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis --hypothesis-profile=fuzz
 
 # The core under so many seeds; a failing one shrinks to a story. docs/testing.md
 seeds: $(VENV)/.dev

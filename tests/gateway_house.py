@@ -3,6 +3,7 @@ needs, doors, prices, and replicas that the story moves about."""
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ class Engine:
     def __init__(self):
         self.words = 3
         self.pause_s = 0.0
+        self.free = math.inf  # so many are answered before the story lets go of the others
         self.dies_after = None
         self.fault = None
         self.asked = []
@@ -51,6 +53,7 @@ class Engine:
     async def complete(self, request):
         body = await request.json()
         self.asked.append(body)
+        number = len(self.asked)
         if self.fault is not None:
             return JSONResponse({"error": "no"}, self.fault)
         answer = {"id": request.headers["x-request-id"], "created": 1, "model": "model@main"}
@@ -59,15 +62,21 @@ class Engine:
             usage = {"prompt_tokens": 7, "total_tokens": 7}
             return JSONResponse(answer | {"object": "list", "data": [embedded], "usage": usage})
         if body.get("stream"):
-            return StreamingResponse(self.stream(answer), media_type="text/event-stream")
-        await asyncio.sleep(self.pause_s)
+            return StreamingResponse(self.stream(answer, number), media_type="text/event-stream")
+        await self.pause(number)
         said = {"message": {"role": "assistant", "content": "la " * self.words}, "text": "la "}
         for delta in self.deltas or ():
             said["message"] |= delta
         choice = {"index": 0, "finish_reason": "stop", **said}
         return JSONResponse(answer | {"object": "x", "choices": [choice], "usage": self.usage()})
 
-    async def stream(self, answer):
+    async def pause(self, number):
+        await asyncio.sleep(self.pause_s)
+        async with asyncio.timeout(60):  # a story that fails does not hang
+            while number > self.free:
+                await asyncio.sleep(0.005)
+
+    async def stream(self, answer, number):
         def chunk(delta, **more):
             choice = {"index": 0, "delta": delta, "text": delta.get("content", "")}
             return f"data: {json.dumps(answer | {'choices': [choice], **more})}\n\n"
@@ -76,7 +85,7 @@ class Engine:
         for word in range(self.words):
             if word == self.dies_after:
                 raise ConnectionAbortedError("an engine that dies in the middle")
-            await asyncio.sleep(self.pause_s)
+            await self.pause(number)
             if self.deltas is None:
                 told = {"usage": self.usage(word + 1)} if self.counts_on else {}
                 yield chunk({"content": 'la "usage":{"model":"model@main"} '}, **told)
@@ -184,7 +193,7 @@ class House:
     def chat(self, key=None, **more):
         return self.post({"model": "chat", "messages": HELLO} | more, key=key)
 
-    def rows(self, count, wait_s=10.0):
+    def rows(self, count, wait_s=60.0):
         """The requests' rows once there are `count`, which a settlement may take a moment for."""
         end_s = time.monotonic() + wait_s
         while len(rows := list(store.read(self.path, RUN))) < count and time.monotonic() < end_s:
@@ -241,8 +250,15 @@ class Whole:
         await self.app(scope, receive, send)
 
 
-def until(happens, wait_s=10.0):
+def until(happens, wait_s=60.0):
     end_s = time.monotonic() + wait_s
     while not happens():
         assert time.monotonic() < end_s
         time.sleep(0.01)
+
+
+def within_one(window_s, story_s=30.0):
+    """Wait where a budget's window is about to end, so that the story lies in one."""
+    left_s = window_s - time.time() % window_s
+    if left_s < story_s:
+        time.sleep(left_s)

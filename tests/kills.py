@@ -755,15 +755,20 @@ async def story(
     nursery: Nursery, folder: Path, seed: str, deaths: list[Kill], tell: bool = False
 ) -> Evidence:
     """One home from its first life to its last, and what is wrong with its ledger."""
+    with socket.socket() as held:  # bound, so that nobody is given its port between two lives
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        return await _story(nursery, folder, seed, deaths, tell, held.getsockname()[1])
+
+
+async def _story(
+    nursery: Nursery, folder: Path, seed: str, deaths: list[Kill], tell: bool, port: int
+) -> Evidence:
     chance = random.Random(seed)
     home = folder / "home"
     home.mkdir(parents=True)
     _leave_old_keys(home, f"gf-legacy-{seed}")
     came = Evidence()
-    with socket.socket() as free:
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     async with Engine(random.Random(f"{seed}/engine")) as engine:
         world = World(home, chance)
 
@@ -812,7 +817,7 @@ async def story(
         said = await _ask_at_last(world)
         last.send(signal.SIGTERM)
         try:
-            await asyncio.wait_for(living, 10)
+            await asyncio.wait_for(living, REACH_S_MAX)
         except TimeoutError:
             came.violations.append("it did not end when it was told to")
             last.send(signal.SIGKILL)
@@ -904,7 +909,8 @@ async def _put_to_sleep(world: World, bear: Callable[..., int], sleep_s: float) 
     """SIGSTOP for a while, in which another wants its home; what was wrong with that."""
     life, found = world.life, []
     life.send(signal.SIGSTOP)
-    await asyncio.sleep(0.02)
+    while not _stands(life.pid):
+        await asyncio.sleep(0.003)
     before = _newest(world.home)
     another = Life(bear(Kill(), port=0), 0, world.home)
     with suppress(TimeoutError):
@@ -919,18 +925,27 @@ async def _put_to_sleep(world: World, bear: Callable[..., int], sleep_s: float) 
     return found + await _goes_on(world, "woken")
 
 
+def _stands(pid: int) -> bool:
+    """Whether no thread of a process runs any more: it has been stopped, or is gone."""
+    told = (task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(words.rpartition(")")[2].split()[0] in "TXZ" for words in told)
+
+
 async def _fill_the_disk(world: World, full_s: float) -> list[str]:
     """No file may grow for a while; what was wrong with that."""
     life, found = world.life, []
     none, most = resource.prlimit(life.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (1, most))
     await asyncio.sleep(0.05)  # what was under way comes to its end
-    before, refused = _newest(world.home), world.told.refused[503]
+    refused, late_s = world.told.refused[503], time.monotonic() + REACH_S_MAX
+    while world.told.refused[503] == refused and time.monotonic() < late_s:
+        await asyncio.sleep(0.003)
+    if world.told.refused[503] == refused:
+        found.append("nobody was told that the disk is full")
+    before = _newest(world.home)
     await asyncio.sleep(full_s)
     if _newest(world.home) != before:
         found.append("a full disk was written to")
-    if world.told.refused[503] == refused:
-        found.append("nobody was told that the disk is full")
     if life.gone.is_set():
         return [*found, "a full disk killed it"]
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (none, most))

@@ -38,12 +38,13 @@ class Server:
         # Processes die here, no machine does: what was written is there without fsync.
         set_to = {"listen_addresses": "", "unix_socket_directories": self.folder, "fsync": "off"}
         settings = [word for name in set_to for word in ("-c", f"{name}={set_to[name]}")]
-        with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                [BINARIES / "postgres", "-D", self.folder / "data", *settings], stderr=log, **AS
-            )
-        deadline = time.monotonic() + 30
+        command = [BINARIES / "postgres", "-D", self.folder / "data", *settings]
+        self.process, deadline = None, time.monotonic() + 60
         while True:
+            # It ends at once where a killed one's process is not quite gone and holds its memory.
+            if self.process is None or self.process.poll() is not None:
+                with open(self.folder / "log", "ab") as log:
+                    self.process = subprocess.Popen(command, stderr=log, **AS)
             with contextlib.suppress(Exception):
                 self.ask("select 1")
                 return

@@ -16,6 +16,7 @@ from gigafactory.works.gateway import disputes
 from gigafactory.works.gateway.answer import DONE, Answer, parsed
 from gigafactory.works.gateway.ask import CHAT, understand
 from gigafactory.works.gateway.rows import Rows
+from gigafactory.works.services import Route
 from tests.gateway_house import HELLO, INPUT, OUTPUT, RUN, open_house, replica, until
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
@@ -62,9 +63,9 @@ def test_nothing_is_sent_before_the_reservation_and_no_end_before_the_settlement
         assert not seen
         assert not house.engine.asked
         house.ledger.write("RequestReserved")
+        until(lambda: b"".join(seen).count(b'"content"') == 3)
         time.sleep(0.3)
         said = b"".join(seen)
-        assert said.count(b'"content"') == 3
         assert b"finish" not in said
         assert b"[DONE]" not in said
         house.ledger.write("RequestSettled")
@@ -287,6 +288,17 @@ def test_paths_and_methods_that_are_not_here_are_refused(house):
         assert answer.status_code == status, path
         assert answer.json()["error"]["code"]
     assert httpx.get(house.url).json() == {"here": "the console"}
+
+
+def test_a_service_that_will_never_answer_says_so_and_is_not_asked_again(house):
+    house.services.routes["never"] = Route("never", [], True, False, gone=True)
+    answer = house.post({"model": "never", "messages": HELLO})
+    assert answer.status_code == 503
+    assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers
+    assert answer.json()["error"]["message"] == (
+        "never is not served: it failed, or what it stands on did not pass its gate"
+    )
 
 
 def test_a_model_that_still_loads_is_503_with_retry_after(house):

@@ -151,7 +151,7 @@ def test_kill_9_at_any_failpoint_leaves_a_bill_or_a_dispute_and_never_both(tmp_p
             command = [sys.executable, "-c", CHILD, str(home), url]
             children.append(subprocess.Popen(command, env=environment))
         for child in children:
-            assert child.wait(60) == -signal.SIGKILL
+            assert child.wait(300) == -signal.SIGKILL
     for point, (rows, disputed) in DEATHS.items():
         ledger = tmp_path / point / "ledger.sqlite"
         assert len(list(store.read(ledger, RUN))) == rows, point
@@ -163,9 +163,12 @@ def test_an_exchange_that_the_server_cuts_off_is_closed_and_costs_nothing(tmp_pa
     house = House(tmp_path)
 
     async def close_in_the_middle():
+        spoken = asyncio.Event()
+
         async def silent(reader, writer):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            spoken.set()
             await reader.read()
             writer.close()
 
@@ -173,13 +176,16 @@ def test_an_exchange_that_the_server_cuts_off_is_closed_and_costs_nothing(tmp_pa
         port = server.sockets[0].getsockname()[1]
         house.services.serve("chat", replica(f"http://127.0.0.1:{port}"))
         asking = asyncio.create_task(ask(house.gateway, stream=False))
-        await asyncio.sleep(0.3)
+        await spoken.wait()
+        await asyncio.sleep(0.05)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         await house.gateway.aclose()
         server.close()
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(60):
+            while len(list(store.read(house.path, RUN))) < 2:
+                await asyncio.sleep(0.01)
 
     asyncio.run(close_in_the_middle())
     house.ledger.close()
@@ -263,5 +269,5 @@ def test_a_silent_engine_is_given_up(tmp_path, monkeypatch):
     status, body, took_s = asyncio.run(wait())
     assert status == 503
     assert b"no word for 0.3 s" in body
-    assert took_s < 3
+    assert took_s < 60  # ten times less than it would be given
     house.ledger.close()

@@ -280,13 +280,17 @@ def test_what_passes_is_counted_for_prometheus(house):
 
     house.client().chat.completions.create(model="chat", messages=HELLO)
     house.post({"model": "gpt", "messages": HELLO})
-    text = generate_latest(house.gateway.metrics.registry).decode()
-    figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+
+    def told():
+        text = generate_latest(house.gateway.metrics.registry).decode()
+        return dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+
+    refused = 'gigafactory_refused_total{code="model_not_found",status="404"}'
+    until(lambda: refused in told())  # counted once the answer has gone
+    figures = told()
     of = '{model="chat",tenant="mill"}'
     done = 'gigafactory_requests_total{model="chat",outcome="complete",tenant="mill"}'
     assert float(figures[done]) >= 1
     assert float(figures[f"gigafactory_completion_tokens_total{of}"]) >= 3
     assert float(figures['gigafactory_ttft_seconds_count{model="chat"}']) >= 1
-    refused = 'gigafactory_refused_total{code="model_not_found",status="404"}'
-    until(lambda: refused in figures)
     assert float(figures[refused]) >= 1

@@ -79,7 +79,7 @@ def claims_of(one, at):
     return at.claims(one, hashlib.sha256(one.encode()).hexdigest())
 
 
-def until(true, within_s=5.0):
+def until(true, within_s=60.0):
     ends_s = time.monotonic() + within_s
     while not true() and time.monotonic() < ends_s:
         time.sleep(0.01)
@@ -430,14 +430,13 @@ def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch):
 
 
 def test_a_redirect_is_not_followed_and_an_answer_has_a_size_and_a_time(provider, monkeypatch):
-    monkeypatch.setattr(oidc, "FETCH_S_MAX", 0.5)
     provider.answers["/to"] = answer(b"", 302, Location=provider.url("/jwks"))
     provider.answers["/large"] = answer(b"x" * (oidc.KEY_SET_BYTES_MAX + 1))
 
     def drip(handler):
         handler.send_response(200)
         handler.end_headers()
-        for _ in range(200):
+        for _ in range(1000):
             handler.wfile.write(b" ")
             time.sleep(0.05)
 
@@ -446,10 +445,11 @@ def test_a_redirect_is_not_followed_and_an_answer_has_a_size_and_a_time(provider
         oidc.fetch(provider.url("/to"), internal=True)
     with pytest.raises(OSError, match="larger"):
         oidc.fetch(provider.url("/large"), internal=True)
+    monkeypatch.setattr(oidc, "FETCH_S_MAX", 0.5)
     began_s = time.monotonic()
     with pytest.raises(TimeoutError):
         oidc.fetch(provider.url("/slow"), internal=True)
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 30  # and the whole answer takes 50
     assert "/jwks" not in [path for path, _ in provider.asked]
 
 
@@ -470,7 +470,7 @@ def test_a_provider_that_cannot_be_reached_shuts_nobody_in_or_out_but_its_own(tm
     at = door(tmp_path, jwks="https://127.0.0.1:1/jwks", internal=True)
     began_s = time.monotonic()
     assert claims_of(token(), at) is None
-    assert time.monotonic() - began_s < 1  # nobody waits for it
+    assert time.monotonic() - began_s < oidc.FETCH_S_MAX  # nobody waits for it
 
 
 @pytest.mark.parametrize("address", ["http://id.example/jwks", "file:///etc/keys", "ftp://x/y"])
