@@ -2,13 +2,20 @@
 
 import json
 import os
+import pickle
+import time
+from contextlib import suppress
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import psutil
 import pytest
 
-from gigafactory.jobs.context import STOP, Context, StopJob, step_folder
+from gigafactory.jobs.context import STOP, Context, JobRefused, StopJob, step_folder
+from gigafactory.jobs.engines import EngineRefused
 from gigafactory.jobs.spread import spread
+from gigafactory.jobs.weights import ModelRefused
 from gigafactory.jobs.worlds.scene import WorldRefused
 
 
@@ -73,6 +80,46 @@ def test_a_stop_keeps_whole_parts_and_another_attempt_makes_only_the_rest(tmp_pa
     assert numbers(parts) == [0, 1, 4, 9, 16, 25]
 
 
+def write_slowly(index, folder):
+    write(index, folder)
+    time.sleep(0.2 if index < 11 else 600)  # it is killed before it is done
+
+
+def spread_slowly(folder):
+    spread(Context.alone(Path(folder), {}, chips=2), 12, write_slowly)
+
+
+def await_end(process):
+    """Or until nobody but its new parent has to look at it."""
+    until_s = time.monotonic() + 60
+    with suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < until_s, "a worker lives on"
+            time.sleep(0.01)
+
+
+def test_a_run_that_is_killed_takes_its_workers_along_and_is_gone_on_with(tmp_path):
+    run = get_context("spawn").Process(target=spread_slowly, args=[tmp_path])
+    run.start()
+    parts = tmp_path / "attempt-1" / "parts"
+    while len(list(parts.glob("??????"))) < 3:
+        assert run.is_alive()
+        time.sleep(0.01)
+    workers = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.join()
+    for worker in workers:
+        await_end(worker)
+    made = {part.name for part in parts.glob("??????")}
+    assert made < {f"{index:06d}" for index in range(12)}
+    again = []
+    spread(
+        Context.alone(tmp_path, {}), 12, lambda index, to: (again.append(index), write(index, to))
+    )
+    assert {f"{index:06d}" for index in again} == {f"{index:06d}" for index in range(12)} - made
+    assert len(list(parts.iterdir())) == 12, "nothing half is left"
+
+
 def test_what_was_half_made_does_not_count(tmp_path):
     context = Context.alone(tmp_path, {})
 
@@ -101,9 +148,22 @@ def test_a_worker_s_refusal_reaches_the_person(tmp_path):
     assert refused.value.remedy == "add some"
 
 
+@pytest.mark.parametrize("refused", [EngineRefused, ModelRefused, WorldRefused])
+def test_a_refusal_says_the_same_on_the_other_side(refused):
+    said = refused("no wheels", "hall.xml", "robot 1 has none", "add some")
+    heard = pickle.loads(pickle.dumps(said))
+    assert type(heard) is refused
+    assert (
+        str(heard)
+        == str(said)
+        == ("no wheels\n  where  hall.xml\n  why    robot 1 has none\n\nhint: add some")
+    )
+    assert (heard.what, heard.where, heard.why, heard.remedy) == said.args
+
+
 def in_a_task(folder):
     made = spread(Context.alone(Path(folder) / "made", {}, chips=2), 6, write)
-    with pytest.raises(WorldRefused) as refused:
+    with pytest.raises(JobRefused) as refused:
         spread(Context.alone(Path(folder) / "refused", {}, chips=2), 3, refuse)
     return [str(part) for part in made], refused.value.remedy
 

@@ -3,13 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from collections import Counter
 
 import mujoco
 import numpy as np
 import pytest
 
-from gigafactory.jobs import synthesize
+from gigafactory.jobs import synthesize, worlds
 from gigafactory.jobs.context import STOP, Context, StopJob
 from gigafactory.jobs.synthesize import render
 from gigafactory.jobs.synthesize.certificate import Examiner, coverage, duplicates, fingerprints
@@ -172,6 +175,9 @@ def test_from_inside_a_thing_its_inner_side_is_seen_as_rays_have_it():
         ("warehouse", 2001, 12, 0),  # the side of a person's legs was a sliver, metres too near
         ("road", 2002, 47, 8),  # the far end of a car's side, 5 m deep within a quarter of a pixel
         ("road", 2002, 51, 4),  # the same
+        ("road", 0, 34, 4),  # a truck's side beyond its end, 0.3 m in 1/1000 px
+        ("road", 0, 61, 13),  # a sign's underside, 1/1000 px high
+        ("factory", 9006, 45, 2),  # an arm seen along its axis, its rim of facets too long
     ],
 )
 def test_what_is_just_hidden_and_what_is_seen_from_its_side_is_true(scene, seed, index, moment):
@@ -179,6 +185,61 @@ def test_what_is_just_hidden_and_what_is_seen_from_its_side_is_true(scene, seed,
     clip, _, checked = synthesize.shoot(seen, index, moment + 1)
     assert clip.frames[-1].moment == moment
     assert checked["errors"] == {}
+
+
+LONG = """
+<mujoco>
+  <asset>
+    <mesh name="long" vertex="-1 -5 -4  1 -5 -4  -1 5 -4  1 5 -4  -1 -5 4  1 -5 4  -1 5 4  1 5 4"/>
+  </asset>
+  <worldbody>
+    <camera name="camera/0" pos="0 0 0" xyaxes="1 0 0 0 0 1" fovy="50"/>
+    <body name="truck/1" mocap="true"><geom type="box" size="1 5 4"/></body>
+    <body name="ship/2" mocap="true"><geom type="mesh" mesh="long"/></body>
+  </worldbody>
+</mujoco>"""
+
+
+def test_a_face_seen_from_its_side_shows_no_depth_beyond_its_ends():
+    long, rng, seen_px = Studio(LONG, 256, 256), np.random.default_rng(0), 0
+    focal_px = 128 / np.tan(np.radians(25))
+    for _ in range(200):
+        # The far end of each left side within 1/250 px of a pixel's middle, its near end but a
+        # part of a pixel beside it.
+        far_y = rng.uniform(80, 250, 2)
+        far_x = far_y * (np.array([8.5, 40.5]) + rng.uniform(-1, 1, 2) / 250) / focal_px
+        turn = rng.uniform(0.001, 0.005, 2) - np.arctan2(far_x, far_y)
+        across, along = (np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))
+        long.simulated.mocap_pos[:, 0] = far_x + across[0] - 5 * along[0]
+        long.simulated.mocap_pos[:, 1] = far_y + across[1] - 5 * along[1]
+        long.simulated.mocap_quat[:, 0], long.simulated.mocap_quat[:, 3] = (
+            np.cos(turn / 2),
+            np.sin(turn / 2),
+        )
+        mujoco.mj_forward(long.model, long.simulated)
+        frame = long.frame()
+        for label in frame.labels:
+            depth = frame.depth[frame.instance == label.thing]
+            half_m = np.abs(label.rotation[1]) @ label.size / 2
+            assert np.abs(depth - label.position[1]).max() < half_m + 0.01, label.name
+            seen_px += len(depth)
+    assert seen_px > 10_000
+
+
+def test_a_can_looked_at_along_its_axis_has_a_round_rim():
+    can = Studio("""
+    <mujoco><worldbody>
+      <camera name="camera/0" pos="0 0 3" xyaxes="1 0 0 0 1 0" fovy="60"/>
+      <body name="can/1" mocap="true"><geom type="cylinder" size=".4 .5"/></body>
+    </worldbody></mujoco>""", 256, 256)  # fmt: skip
+    x, y = np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5)
+    px_per_m = 128 / np.tan(np.radians(30)) / 2.5
+    for beside_m in np.linspace(0, 0.8, 21):
+        can.simulated.mocap_pos[0, 0] = beside_m
+        mujoco.mj_forward(can.model, can.simulated)
+        off_px = np.hypot(x - 128 - beside_m * px_per_m, y - 128) - 0.4 * px_per_m
+        missing = (can.frame().instance == 0) & (off_px < 0)
+        assert off_px[missing].min(initial=0) > -2 * render.FACET_PX, f"{beside_m} m beside it"
 
 
 def test_a_texture_that_changes_is_drawn_anew(studio):
@@ -233,6 +294,16 @@ def aimed(frame, scale):
     return dataclasses.replace(frame, camera=dataclasses.replace(frame.camera, intrinsics=bent))
 
 
+def nearest_thing_deeper(frame):
+    """By 3 cm; all else is true."""
+    nearest = min(
+        (label for label in frame.labels if label.pixels > 500),
+        key=lambda label: frame.depth[frame.instance == label.thing].min(),
+    )
+    off = np.where(frame.instance == nearest.thing, np.float32(0.03), np.float32(0))
+    return dataclasses.replace(frame, depth=frame.depth + off)
+
+
 LIES = {
     "segmentation moved by 3 px": (shifted, "segmentation"),
     "segmentation moved by 1 px": (lambda frame: shifted(frame, 1), "segmentation"),
@@ -242,13 +313,14 @@ LIES = {
         lambda frame: dataclasses.replace(frame, depth=frame.depth * np.float32(1.02)),
         "depth",
     ),
-    "a box 3 px too wide": (
-        lambda frame: relabelled(frame, box=lambda lab: (lab.box[0] - 3, *lab.box[1:])),
+    "one thing's depth 3 cm too great": (nearest_thing_deeper, "depth"),
+    "a box 2 px too wide": (
+        lambda frame: relabelled(frame, box=lambda lab: (lab.box[0] - 2, *lab.box[1:])),
         "box",
     ),
-    "a box 3 px off": (
+    "a box 2 px off": (
         lambda frame: relabelled(
-            frame, box=lambda lab: tuple(np.add(lab.box, (3, 0, 3, 0)).tolist())
+            frame, box=lambda lab: tuple(np.add(lab.box, (2, 0, 2, 0)).tolist())
         ),
         "box",
     ),
@@ -275,10 +347,24 @@ LIES = {
 }
 
 
+@pytest.fixture(scope="module", params=["room", "warehouse", "factory", "road"])
+def place(request):
+    """A studio, and a picture of it that is true."""
+    if request.param == "room":
+        studio = Studio()
+    else:
+        scene = worlds.build({"name": "w", "scene": request.param, "ranges": {}}, 21)
+        studio = Studio(scene.mjcf, 256, 256)
+    frame = studio.frame()
+    assert studio.errors(frame) == {}
+    return studio, frame
+
+
 @pytest.mark.parametrize("lie", LIES)
-def test_a_lie_is_caught(studio, lie):
+def test_a_lie_is_caught(place, lie):
+    studio, frame = place
     tell, kind = LIES[lie]
-    assert studio.errors(tell(studio.frame()))[kind] > 0
+    assert studio.errors(tell(frame))[kind] > 0
 
 
 def test_coverage_counts_tenths_and_whole_numbers():
@@ -385,6 +471,22 @@ def test_the_same_seed_gives_the_same_bytes_however_it_was_made(tmp_path):
     assert digest(resumed.output / "dataset") == digest(alone.output / "dataset")
     for other in (together, resumed):
         assert certificate(other) | {"cost": 0} == stated | {"cost": 0}
+
+
+def test_a_run_that_is_killed_while_it_joins_leaves_no_dataset_and_can_be_run_again(tmp_path):
+    every = work(frames=3, formats=list(synthesize.FORMATS))
+    whole, killed = (Context.alone(tmp_path / name, every) for name in ("whole", "killed"))
+    synthesize.run(whole)
+    # Its last format is never joined.
+    ended = "from gigafactory.jobs.synthesize.formats import webdataset\nimport os, signal\n"
+    ended += "webdataset.join = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    run = "from gigafactory.jobs import synthesize\nfrom gigafactory.jobs.context import Context\n"
+    run += f"synthesize.run(Context.alone({str(tmp_path / 'killed')!r}, {every!r}))"
+    assert subprocess.run([sys.executable, "-c", ended + run]).returncode == -signal.SIGKILL
+    assert not (killed.output / "dataset").exists()
+    for _ in range(2):  # run again once it has ended, it makes the same
+        synthesize.run(killed)
+        assert digest(killed.output / "dataset") == digest(whole.output / "dataset")
 
 
 def test_another_seed_gives_other_pictures_and_the_certificate_says_what_they_cost(tmp_path):

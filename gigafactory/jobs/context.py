@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gigafactory.jobs.whole import publish
+
 PROGRESS = "progress.jsonl"
 RESULT = "result.json"
 STOP = "stop"
@@ -34,6 +36,18 @@ def step_folder(step: int) -> str:
 
 class StopJob(Exception):
     """Raised by `Context.check` where the job was asked to stop; its checkpoint stands."""
+
+
+class JobRefused(ValueError):
+    """What a job was asked for and cannot do, in the four parts of a fault."""
+
+    def __init__(self, what: str, where: str, why: str, remedy: str):
+        # As they came, so that pickle makes it again: a worker's refusal travels to its parent.
+        super().__init__(what, where, why, remedy)
+        self.what, self.where, self.why, self.remedy = what, where, why, remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  where  {self.where}\n  why    {self.why}\n\nhint: {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,16 @@ class Context:
         It may take the folder away at once.
         """
         self.report(checkpoint=step)
+
+    def hand_in(self, step: int, half_done: Path, keep: int = 1) -> None:
+        """Make a written folder the checkpoint of `step`, tell the factory, drop older ones."""
+        whole = self.checkpoints / step_folder(step)
+        if whole.exists():  # left by an earlier run, and the same to the bit
+            shutil.rmtree(half_done)
+        else:
+            publish(half_done, whole)
+        self.checkpointed(step)
+        self.drop_checkpoints(keep)
 
     def last_checkpoint(self) -> Path | None:
         """Where to go on from: an own checkpoint (run again outside the factory), or as told."""

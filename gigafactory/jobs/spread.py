@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import closing, suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -26,7 +26,8 @@ from typing import Any
 
 import psutil
 
-from gigafactory.jobs.context import Context, StopJob, step_folder
+from gigafactory.jobs.context import Context, JobRefused, StopJob, step_folder
+from gigafactory.jobs.whole import sync
 
 Do = Callable[[int, Path], None]
 Making = Generator[int | None, None, None]
@@ -56,6 +57,8 @@ def spread(
     """
     parts = context.folder / "parts"
     parts.mkdir(parents=True, exist_ok=True)
+    for half in parts.glob("*.tmp"):  # of a run of this attempt that was killed
+        shutil.rmtree(half, ignore_errors=True)
     durable = _bring_back(context, parts)
     missing = [index for index in range(count) if not part(parts, index).exists()]
     done, last_s, told_s = count - len(missing), time.monotonic(), 0.0
@@ -109,7 +112,11 @@ def _making(missing: list[int], do: Do, context: Context) -> Making:
 
 def _by_processes(missing: list[int], do: Do, context: Context) -> Making:
     # Spawned: a fork would share what a renderer or a thread pool has opened.
-    pool = ProcessPoolExecutor(min(context.chips, len(missing)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(context.chips, len(missing)),
+        mp_context=get_context("spawn"),
+        initializer=_end_with_parent,
+    )
     try:
         left = {pool.submit(_make, do, context.folder / "parts", index) for index in missing}
         while left:
@@ -120,6 +127,18 @@ def _by_processes(missing: list[int], do: Do, context: Context) -> Making:
                 yield None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """In a worker: who made it may be killed, and would leave it waiting for ever."""
+    parent = parent_process()
+    assert parent is not None, "a worker was made by someone"
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=end, daemon=True).start()
 
 
 def _in_ray() -> bool:
@@ -133,8 +152,6 @@ def _in_ray() -> bool:
 def _by_ray(missing: list[int], do: Do, context: Context) -> Making:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from gigafactory.jobs.worlds.scene import WorldRefused
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     settings = ray.data.DataContext.get_current()
@@ -175,7 +192,7 @@ def _by_ray(missing: list[int], do: Do, context: Context) -> Making:
             if row["stopped"]:
                 raise StopJob
             if len(row["refused"]):
-                raise WorldRefused(*map(str, row["refused"]))
+                raise JobRefused(*map(str, row["refused"]))
             workers.count()
             left -= 1
             yield row["item"]
@@ -185,17 +202,16 @@ def _by_ray(missing: list[int], do: Do, context: Context) -> Making:
 
 def _told(do: Do, context: Context, index: int) -> dict[str, Any]:
     """A refusal in words: Ray Data hands on the text of an exception, not what it holds."""
-    from gigafactory.jobs.worlds.scene import WorldRefused
-
-    refused, stopped = [], False
+    refused: list[str] = []
+    stopped = False
     _Workers.sign(context.folder)
     try:
         context.check()
         _make(do, context.folder / "parts", index)
     except StopJob:
         stopped = True
-    except WorldRefused as said:
-        refused = [said.what, said.where, said.why, said.remedy]
+    except JobRefused as said:
+        refused = list(said.args)
     return {"item": index, "refused": refused, "stopped": stopped}
 
 
@@ -285,24 +301,19 @@ def _checkpoint(context: Context, parts: Path, count: int, durable: set[int]) ->
     whole = {index for index in range(count) if part(parts, index).exists()}
     if whole == durable:
         return
-    target = context.checkpoints / step_folder(len(whole))
-    half = target.with_name(f"{target.name}.tmp")
+    half = context.checkpoints / f"{step_folder(len(whole))}.tmp"
     shutil.rmtree(half, ignore_errors=True)
     for index in sorted(whole):
         if index not in durable:
             _sync(part(parts, index))
         shutil.copytree(part(parts, index), part(half / "parts", index), copy_function=_link)
     _sync(half, names_only=True)
-    half.rename(target)
+    context.hand_in(len(whole), half)
     durable |= whole
-    context.checkpointed(len(whole))
-    context.drop_checkpoints(keep=1)
 
 
 def _sync(folder: Path, names_only: bool = False) -> None:
     """Wait until a folder is on the disk."""
     for place, _, files in os.walk(folder):
         for path in [place] if names_only else [*(os.path.join(place, f) for f in files), place]:
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            sync(Path(path))

@@ -35,7 +35,9 @@ FACET_PX = 0.05
 ROUND_PX = tuple(FACET_PX / (1 - math.cos(math.pi / slices)) for slices in SLICES[1:])
 """The greatest radius that so many slices do for."""
 SLIVER_PX = 0.03
-"""Flat faces that look thinner than this are not drawn."""
+"""Flat faces that look thinner than this are not drawn: their depth is too steep to be told."""
+SUBPIXELS = 256.0
+"""To a pixel: corners are drawn where this grid has them (eight bits, as rasterisers have)."""
 LIGHTS_MAX = 8
 TEXTURE_PX_MAX = 256
 GROUPS_DRAWN = 3
@@ -47,6 +49,7 @@ layout(location=0) in vec3 p; layout(location=1) in vec4 n_end; layout(location=
 layout(location=3) in vec4 m0; layout(location=4) in vec4 m1; layout(location=5) in vec4 m2;
 layout(location=6) in vec4 scale; layout(location=7) in vec4 paint; layout(location=8) in vec4 tex;
 uniform mat4 clip_from_eye;
+uniform vec2 half_px;
 uniform vec4 light[33];
 const float PI = 3.14159265;
 out vec3 at; out vec3 normal; out vec2 uv; flat out vec4 colour; flat out float layer;
@@ -68,31 +71,42 @@ void main() {
     vec3 side = normalize(cross(up, abs(up.x) < 0.7 ? vec3(1, 0, 0) : vec3(0, 1, 0)));
     q = n = up * cos(down) + (side * p.x + cross(up, side) * p.y) * sin(down);
   } else if (n_end.w >= ROD) {
-    // Of a rod, half of the facets share what is seen of it: the first and the last end at its
-    // true outline, and none is seen from its side.
+    // Of a rod, the first and the last facet that are seen end at its true outline, and none is
+    // seen from its side: the corners nearest to the outline move there, the others make room.
     vec2 from = eye.xy / lengths.xy;
     float away = length(from), seen = away > 1.0 ? acos(1.0 / away) : PI / 2;
-    float turn = atan(p.y, p.x), beyond = max(abs(turn) - PI / 2, 0.0);
-    turn = sign(turn) * ((abs(turn) - beyond) * seen + beyond * (PI - seen)) / (PI / 2);
+    float facet = 2 * PI / mapped.x, last = max(round(seen / facet), 1.0) * facet;
+    float turn = atan(p.y, p.x), beyond = max(abs(turn) - last, 0.0);
+    turn = sign(turn) * ((abs(turn) - beyond) * seen / last + beyond * (PI - seen) / (PI - last));
     turn += away > 0.0 ? atan(from.y, from.x) : 0.0;
     q.xy = length(p.xy) * vec2(cos(turn), sin(turn));
     if (n_end.w == ROD) n = vec3(q.xy, 0);
   }
   vec3 local = q * lengths + shift;
   at = vec3(dot(m0.xyz, local) + m0.w, dot(m1.xyz, local) + m1.w, dot(m2.xyz, local) + m2.w);
-  vec3 a = abs(n);
+  vec3 a = abs(n), side = n;
   vec2 face = a.z >= max(a.x, a.y) ? q.xy : a.x >= a.y ? q.yz : q.xz;
   n /= max(lengths, 1e-6);
   normal = vec3(dot(m0.xyz, n), dot(m1.xyz, n), dot(m2.xyz, n));
   uv = tex.y == 0.0 ? mapped : (vec2(0.5, -0.5) * face + 0.5) * tex.yz;
   colour = paint; number = uint(tex.w + 0.5); layer = tex.x;
   gl_Position = clip_from_eye * vec4(at, 1);
-  // A flat face seen from its side, thinner than a part of a pixel, has no depth to be trusted:
-  // corners are moved by 1/256 px. All its corners are as far from the eye's parallel plane.
-  float beside = abs(dot(normalize(normal), at)) * 2.0 * length(scale.xyz);
-  bool flat_face = n_end.w == FLAT || n_end.w == ROD_END;
-  if (flat_face && light[0].w * beside < SLIVER_PX * dot(middle, middle)) {
-    gl_Position = vec4(2, 2, 2, 1);
+  // Rasterisers round corners to a grid, but may take depth from where they were: a pixel that only
+  // the rounded face holds would show a depth beyond the face's ends. So both get the rounded; but
+  // what reaches behind the eye is cut there first, and its far corners would swing the near part.
+  if ((clip_from_eye * vec4(middle, 1)).w > length(scale.xyz) + scale.w) {
+    vec2 grid = SUBPIXELS * half_px / gl_Position.w;
+    gl_Position.xy = round(gl_Position.xy * grid) / grid;
+  }
+  if (n_end.w == FLAT || n_end.w == ROD_END) {
+    // How long it is towards the eye, and how thin that looks from beside. From the same numbers at
+    // all its corners, or some would go and others stay.
+    vec3 within = abs(eye) * (1.0 - a);
+    float beside = abs(dot(side, eye) - dot(a, scale.xyz)), deep = 2.0 * dot(within, scale.xyz);
+    float nearest = max(length(eye) - length(scale.xyz), 0.0);
+    if (light[0].w * beside * deep < SLIVER_PX * nearest * nearest * length(within)) {
+      gl_Position = vec4(2, 2, 2, 1);
+    }
   }
 }"""
 
@@ -222,7 +236,7 @@ class Renderer:
         gl.glClearBufferfv(gl.GL_DEPTH, 0, _FARTHEST)
         kinds, lights = _lights(model, simulated, eye, seen.pose[:3, 2])
         lights[0, 3] = seen.intrinsics[1, 1]
-        program, at_matrix, at_lights = _program(kinds)
+        program, at_matrix, at_half, at_lights = _program(kinds)
         gl.glUseProgram(program)
         gl.glBindVertexArray(self._array)
         gl.glBindTexture(gl.GL_TEXTURE_2D_ARRAY, self._texture)
@@ -233,6 +247,7 @@ class Renderer:
             gl.GL_ARRAY_BUFFER, many * INSTANCE_FLOATS * 4, self._buffer, gl.GL_STREAM_DRAW
         )
         gl.glUniformMatrix4fv(at_matrix, 1, True, _clip_from_eye(seen))
+        gl.glUniform2f(at_half, self.width / 2, self.height / 2)
         gl.glUniform4fv(at_lights, len(lights), lights)
         first = 0
         # Within a closed shape its inner side is seen, as a ray would have it.
@@ -401,8 +416,8 @@ def drawn_by() -> str:
     return str(_THREAD.drawn_by)
 
 
-def _program(kinds: tuple[int, ...]) -> tuple[int, int, int]:
-    """The program for lights of these kinds, and where it keeps its matrix and its lights."""
+def _program(kinds: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The program for lights of these kinds, and where it keeps matrix, half a picture, lights."""
     gl = opened()
     if kinds not in _THREAD.programs:
         from OpenGL.GL import shaders
@@ -413,7 +428,7 @@ def _program(kinds: tuple[int, ...]) -> tuple[int, int, int]:
             for i, kind in enumerate(kinds)
         )
         vertex = VERTEX
-        for name in ("SLIVER_PX", "FLAT", "BALL", "ROD_END", "ROD"):
+        for name in ("SLIVER_PX", "SUBPIXELS", "FLAT", "BALL", "ROD_END", "ROD"):
             vertex = vertex.replace(name, str(globals()[name]))
         program = shaders.compileProgram(
             shaders.compileShader(vertex, gl.GL_VERTEX_SHADER),
@@ -423,6 +438,7 @@ def _program(kinds: tuple[int, ...]) -> tuple[int, int, int]:
         _THREAD.programs[kinds] = (
             int(program),
             gl.glGetUniformLocation(program, "clip_from_eye"),
+            gl.glGetUniformLocation(program, "half_px"),
             gl.glGetUniformLocation(program, "light"),
         )
     return _THREAD.programs[kinds]
@@ -567,6 +583,8 @@ def _instances(  # type: ignore[no-untyped-def]
         elif kind in (BOX, ELLIPSOID):
             for axis in range(3):
                 it[12 + axis] = size[axis]
+        else:
+            it[15] = bounds[g]  # its lengths are 1: by this the shader knows how far it reaches
         for channel in range(3):
             it[16 + channel] = colour[channel]
         it[19] = emission
@@ -680,9 +698,10 @@ def _cap(slices: int, end: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rod(slices: int, end: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The round side of a rod, or its flat end."""
+    """The round side of a rod, or its flat end; for texture, of which it has none, its facets."""
     around = np.linspace(0, 2 * np.pi, slices + 1)
     points = np.zeros((2, slices + 1, 9))
+    points[..., 7] = slices
     points[..., 0], points[..., 1] = np.cos(around), np.sin(around)
     if end:
         points[0, :, :2] *= 1e-12  # the middle, which has a direction still
