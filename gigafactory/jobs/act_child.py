@@ -11,7 +11,6 @@ tells a `usage` of no tokens, since none are made.
 
 import base64
 import binascii
-import json
 import sys
 import threading
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import numpy as np
 import orjson
 
 from gigafactory.jobs.engine_child import Guard, Message, Receive, Send, end_with_parent
-from gigafactory.jobs.engines import ACT, MODEL, ROWS_MAX
+from gigafactory.jobs.engines import ACT, MODEL, ROWS_MAX, config
 
 IMAGES_MAX = 64  # in one request
 PIXELS_MAX = 1 << 22  # of one picture
@@ -41,8 +40,7 @@ def policy(folder: Path) -> Answers:
     from gigafactory.jobs.policy import load
 
     acts = load(folder)
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    size, names = told["observation_size"], told.get("action_names", [])
+    size, names = acts.config["observation_size"], acts.config.get("action_names", [])
 
     def answer(said: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -50,8 +48,10 @@ def policy(folder: Path) -> Answers:
         except (KeyError, TypeError, ValueError) as error:
             raise Unfit("observation is a list of numbers, or a list of such lists") from error
         rows = np.atleast_2d(asked)
-        if rows.ndim != 2 or rows.shape[1] != size or not 1 <= len(rows) <= ROWS_MAX:
-            raise Unfit(f"an observation has {size} numbers, and at most {ROWS_MAX} come at once")
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise Unfit(f"an observation has {size} numbers, not {rows.shape[-1]}")
+        if not 1 <= len(rows) <= ROWS_MAX:
+            raise Unfit(f"observation is one, or a list of 1 to {ROWS_MAX}")
         if not np.isfinite(rows).all():
             raise Unfit("an observation holds finite numbers")
         actions = np.asarray(acts.act(rows)).tolist()
@@ -71,7 +71,7 @@ def detector(folder: Path) -> Answers:
         asked = said.get("image")
         many = asked if isinstance(asked, list) else [asked]
         if not 1 <= len(many) <= IMAGES_MAX:
-            raise Unfit(f"from 1 to {IMAGES_MAX} pictures come at once")
+            raise Unfit(f"image is one picture, or a list of 1 to {IMAGES_MAX}")
         found = [looks.detect(picture(one)[None])[0] for one in many]
         return {"object": "detections", "detections": found if many is asked else found[0]}
 
@@ -87,7 +87,7 @@ def picture(said: Any) -> np.ndarray:
             BytesIO(base64.b64decode(said, validate=True)), formats=["PNG", "JPEG"]
         ) as one:
             if one.width * one.height > PIXELS_MAX:
-                raise Unfit(f"a picture has at most {PIXELS_MAX} pixels")
+                raise Unfit(f"an image has at most {PIXELS_MAX} pixels")
             return np.asarray(one.convert("RGB"))
     except (TypeError, binascii.Error, UnidentifiedImageError, OSError, SyntaxError) as error:
         raise Unfit("image is a PNG or JPEG in base64") from error
@@ -109,7 +109,8 @@ class App:
         if scope["path"] == "/health":
             return await tell(send, 200, {})
         if scope["path"] != ACT or scope["method"] != "POST":
-            return await tell(send, 404, {"error": f"a model that acts answers POST {ACT}"})
+            why = f"a model that acts answers POST {ACT}"
+            return await tell(send, 404, {"error": {"message": why, "param": None}})
         body, more = b"", True
         while more:
             message = await receive()
@@ -121,7 +122,8 @@ class App:
                 raise Unfit("the body is a JSON object")
             answer = {"model": MODEL, **self._answers(said), "usage": USAGE}
         except (Unfit, orjson.JSONDecodeError) as fault:
-            return await tell(send, 400, {"error": str(fault)})
+            about = next((n for n in ("observation", "image") if n in str(fault)), None)
+            return await tell(send, 400, {"error": {"message": str(fault), "param": about}})
         await tell(send, 200, answer)
 
 
@@ -137,8 +139,7 @@ def main(folder: str, host: str, port: str) -> None:
     """Serve until the parent is gone."""
     import uvicorn
 
-    kind = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["gigafactory"]
-    app = Guard(App(ENGINES[kind](Path(folder))))
+    app = Guard(App(ENGINES[config(Path(folder))["gigafactory"]](Path(folder))))
     uvicorn.run(app, host=host, port=int(port), log_level="error", access_log=False, lifespan="off")
 
 

@@ -24,12 +24,12 @@ from gigafactory.jobs.context import Context
 from gigafactory.jobs.intervals import paired
 from gigafactory.jobs.rollout import TOGETHER
 from gigafactory.jobs.spread import spread
+from gigafactory.jobs.synthesize import certificate
 from gigafactory.jobs.worlds import task as tasks
-from gigafactory.jobs.worlds.scene import Range, seed_of
+from gigafactory.jobs.worlds.scene import seed_of, within
 
 FILMED = 4
 SHOWN = 6
-BINS = 10
 
 Rows = list[dict[str, Any]]
 
@@ -113,26 +113,10 @@ def difference(first: Rows, second: Rows) -> tuple[float, float]:
 
 def coverage(world: dict[str, Any], rows: Rows) -> float:
     """The share of all parameters' bins in which some layout lay."""
-    bins = seen = 0
-    for name, limits in worlds.parameters(world["scene"]).items():
-        low, high = (world.get("ranges") or {}).get(name, (limits.low, limits.high))
-        among = Range(low, high, limits.unit, limits.whole)
-        bins += bins_of(among)
-        seen += len({bin_of(among, row["drawn"][name]) for row in rows})
-    return seen / bins
-
-
-def bins_of(among: Range) -> int:
-    """How many bins a parameter has."""
-    if among.whole:
-        return min(BINS, round(among.high - among.low) + 1)
-    return BINS if among.high > among.low else 1
-
-
-def bin_of(among: Range, value: float) -> int:
-    """The bin of a value."""
-    bins, width = bins_of(among), among.high - among.low + among.whole
-    return min(bins - 1, int(bins * (value - among.low) / width)) if width else 0
+    among = within(worlds.parameters(world.get("scene") or "file"), world.get("ranges") or {})
+    told = certificate.coverage(among, [row["drawn"] for row in rows])
+    bins = [times > 0 for each in told.values() for times in each["histogram"]]
+    return sum(bins) / len(bins)
 
 
 def samples(context: Context, rows: Rows, who: str) -> Rows:

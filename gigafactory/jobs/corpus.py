@@ -8,11 +8,9 @@ generated tables, and programs that ship beside the library (`idlelib`, `lib2to3
 In: a cache folder. Out: token ids (uint16), a tokenizer, held-out text (UTF-8 bytes).
 """
 
-import fcntl
 import hashlib
 import json
 import re
-import shutil
 import sys
 import sysconfig
 from collections import Counter
@@ -23,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from gigafactory.jobs import weights
+from gigafactory.jobs.whole import once
 
 END = "<|endoftext|>"
 """Stands before each file; id 0; also ends an answer and pads."""
@@ -80,16 +78,7 @@ def corpus(cache: Path, vocabulary: int) -> Corpus:
     recipe = Path(__file__).read_bytes()
     key = hashlib.sha256(repr((sys.version, vocabulary, sizes, recipe)).encode()).hexdigest()
     folder = Path(cache) / f"stdlib-{vocabulary}-{key[:16]}"
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            half_done = folder.with_suffix(".tmp")
-            shutil.rmtree(half_done, ignore_errors=True)
-            half_done.mkdir()
-            _make(half_done, files, vocabulary)
-            weights.publish(half_done, folder)
-    return Corpus(folder)
+    return Corpus(once(folder, lambda half_done: _make(half_done, files, vocabulary)))
 
 
 def sources() -> dict[str, Path]:

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gigafactory.jobs import detector, worlds
+from gigafactory.jobs import detector, engines, worlds
 from gigafactory.jobs.context import Context
 from gigafactory.jobs.synthesize import shoot
 from gigafactory.jobs.synthesize.frame import Frame
@@ -38,7 +38,7 @@ def evaluate(context: Context) -> dict[str, Any]:
     """Metrics of the detector of job `of`; beside that of job `against`, where one is named."""
     work = context.work
     folder = context.inputs[work["of"]] / "model"
-    told = detector.config(folder)
+    told = engines.config(folder)
     judged = {"": detector.load(folder)}
     if against := work.get("against"):
         judged["against"] = detector.load(context.inputs[against] / "model")

@@ -19,8 +19,6 @@ Shapes: B pictures, H and W pixels, G = H/8 * W/8 cells, K classes, N things.
 import base64
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,13 +30,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from gigafactory.jobs import weights
-from gigafactory.jobs.context import Context, step_folder
-from gigafactory.jobs.engines import EXAMPLE
+from gigafactory.jobs.context import Context
+from gigafactory.jobs.engines import config, leave
+from gigafactory.jobs.learning import Learning
 from gigafactory.jobs.worlds.scene import WorldRefused
 
 STRIDE = 8  # px, of a cell
@@ -64,65 +61,36 @@ def run(context: Context) -> dict[str, Any]:
     torch.manual_seed(work.get("seed", 0))
 
     context.phase("load")
-    datasets = [context.inputs[name] / "dataset" / "coco" for name in work["of"]]
-    frames = [read(folder, context.check) for folder in datasets]
-    classes = frames[0].classes
-    if any(
-        one.classes != classes or one.rgb.shape[1:] != frames[0].rgb.shape[1:] for one in frames
-    ):
-        raise WorldRefused(
-            "the frames do not fit together",
-            ", ".join(work["of"]),
-            "they differ in their classes or in the size of their pictures",
-            "learn from frames of one kind of world and of one size",
-        )
-    rgb = np.concatenate([one.rgb for one in frames])
-    things = [boxes for one in frames for boxes in one.boxes]
-    net = Net(len(classes))
-    if work.get("start"):
-        begun = context.inputs[work["start"]] / "model"
-        if tuple(config(begun)["classes"]) != classes:
-            raise WorldRefused(
-                f"{work['start']} knows other things",
-                "classes",
-                f"{', '.join(config(begun)['classes'])} there, {', '.join(classes)} here",
-                "pretrain a detector for this world",
-            )
-        net.load_state_dict(load_file(begun / "model.safetensors"))
-    net.train()
+    frames = gathered(context)
+    net = begun(context, frames.classes).train()
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.02, foreach=True)
-    first, seen_loss = resume(context.last_checkpoint(), net, optimizer)
+    learning = Learning(context, net.state_dict(), optimizer, loss=None)
+    progress = learning.progress
 
     context.phase("work")
     steps, peak = work["steps"], work.get("learning_rate", 2e-3)
-    for step in range(first, steps):
-        if context.should_stop():
-            save_checkpoint(context, step, seen_loss, net, optimizer)
-            context.check()
-        for group in optimizer.param_groups:
-            group["lr"] = peak * rate(step, steps)
-        pictures, wanted = batch(rgb, things, step, work)
+    for step in learning.steps(steps, CHECKPOINT_STEPS, lambda step: peak * rate(step, steps)):
+        pictures, wanted = batch(frames.rgb, frames.boxes, step, work)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             said = net(pictures)
-        loss = loss_of(said.float(), wanted, len(classes))
+        loss = loss_of(said.float(), wanted, len(frames.classes))
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         # A running mean: what one batch says is mostly which pictures it holds.
-        seen_loss = loss.item() if seen_loss is None else 0.95 * seen_loss + 0.05 * loss.item()
+        before = progress["loss"]
+        progress["loss"] = loss.item() if before is None else 0.95 * before + 0.05 * loss.item()
         if (step + 1) % REPORT_STEPS == 0 or step + 1 == steps:
-            context.report(step=step + 1, steps=steps, loss=seen_loss)
-        if (step + 1) % CHECKPOINT_STEPS == 0 and step + 1 < steps:
-            save_checkpoint(context, step + 1, seen_loss, net, optimizer)
+            context.report(step=step + 1, steps=steps, loss=progress["loss"])
 
     context.phase("save")
-    save(context.output / "model", net, classes, rgb, max(one.cameras for one in frames))
+    save(context.output / "model", net, frames.classes, frames.rgb, frames.cameras)
     return {
         "steps": steps,
-        "loss": seen_loss,
-        "frames": len(rgb),
-        "things": sum(map(len, things)),
+        "loss": progress["loss"],
+        "frames": len(frames.rgb),
+        "things": sum(map(len, frames.boxes)),
         "parameters": sum(p.numel() for p in net.parameters()),
         "cpu_s": time.process_time() - cpu_s,
     }
@@ -136,6 +104,26 @@ class Frames:
     rgb: np.ndarray
     boxes: list[np.ndarray]
     cameras: int
+
+
+def gathered(context: Context) -> Frames:
+    """The frames of all jobs `of`; `cameras` is the most that one of them has."""
+    names = context.work["of"]
+    datasets = [context.inputs[name] / "dataset" / "coco" for name in names]
+    found = [read(folder, context.check) for folder in datasets]
+    if len({(one.classes, one.rgb.shape[1:]) for one in found}) > 1:
+        raise WorldRefused(
+            "the frames do not fit together",
+            ", ".join(names),
+            "they differ in their classes or in the size of their pictures",
+            "learn from frames of one kind of world and of one size",
+        )
+    return Frames(
+        found[0].classes,
+        np.concatenate([one.rgb for one in found]),
+        [boxes for one in found for boxes in one.boxes],
+        max(one.cameras for one in found),
+    )
 
 
 def read(folder: Path, check: Callable[[], None]) -> Frames:
@@ -241,6 +229,23 @@ class Net(nn.Module):
         at_16 = self.mix_16(at_16 + F.interpolate(self.from_32(at_32), scale_factor=2.0))
         at_8 = self.head(at_8 + F.interpolate(self.from_16(at_16), scale_factor=2.0))
         return self.answer(at_8)
+
+
+def begun(context: Context, classes: tuple[str, ...]) -> Net:
+    """The net to learn on: fresh, or as the job `start` left it."""
+    net, start = Net(len(classes)), context.work.get("start")
+    if start:
+        there = context.inputs[start] / "model"
+        known = config(there)["classes"]
+        if tuple(known) != classes:
+            raise WorldRefused(
+                f"{start} knows other things",
+                "classes",
+                f"{', '.join(known)} there, {', '.join(classes)} here",
+                "pretrain a detector for this world",
+            )
+        net.load_state_dict(load_file(there / "model.safetensors"))
+    return net
 
 
 def middles(height: int, width: int) -> torch.Tensor:
@@ -361,12 +366,6 @@ def kept(boxes: torch.Tensor, scores: torch.Tensor, kinds: torch.Tensor) -> list
     return order[torch.from_numpy(stands)][:BOXES_MAX].tolist()
 
 
-def config(folder: Path) -> dict[str, Any]:
-    """What a saved detector says of itself."""
-    said: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return said
-
-
 def load(folder: Path) -> Detector:
     """The detector that a job left in `folder`."""
     classes = tuple(config(folder)["classes"])
@@ -377,7 +376,6 @@ def load(folder: Path) -> Detector:
 
 def save(folder: Path, net: Net, classes: tuple[str, ...], rgb: np.ndarray, cameras: int) -> None:
     """The model, what it is, and a picture that it can be asked about."""
-    folder.mkdir(parents=True, exist_ok=True)
     height, width = rgb.shape[1:3]
     told = {
         "gigafactory": "detector",
@@ -386,56 +384,8 @@ def save(folder: Path, net: Net, classes: tuple[str, ...], rgb: np.ndarray, came
         "height": height,
         "cameras": cameras,
     }
-    (folder / "config.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     out = BytesIO()
     Image.fromarray(rgb[0]).save(out, "PNG")
     example = {"image": base64.b64encode(out.getvalue()).decode()}
-    (folder / EXAMPLE).write_text(json.dumps(example), encoding="utf-8")
-    tensors = {name: part.contiguous() for name, part in net.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors")
-
-
-def save_checkpoint(
-    context: Context,
-    step: int,
-    loss: float | None,
-    net: Net,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """All that the rest of the run depends on."""
-    folder = context.checkpoints / step_folder(step)
-    if folder.exists():
-        return
-    kept = {f"net.{name}": part.contiguous() for name, part in net.state_dict().items()}
-    for place, state in optimizer.state_dict()["state"].items():
-        kept |= {f"optimizer.{place}.{name}": part for name, part in state.items()}
-    half_done = folder.with_suffix(f".tmp-{os.getpid()}")
-    shutil.rmtree(half_done, ignore_errors=True)
-    half_done.mkdir(parents=True)
-    told = {"step": str(step), "loss": "" if loss is None else loss.hex()}
-    save_file(kept, half_done / "state.safetensors", metadata=told)
-    weights.publish(half_done, folder)
-    context.drop_checkpoints(1)
-    context.checkpointed(step)
-
-
-def resume(
-    checkpoint: Path | None, net: Net, optimizer: torch.optim.Optimizer
-) -> tuple[int, float | None]:
-    """Go on where the checkpoint stands: the next step, and the mean loss until there."""
-    if checkpoint is None:
-        return 0, None
-    with safe_open(checkpoint / "state.safetensors", "pt") as file:
-        told = file.metadata()
-        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    net.load_state_dict(
-        {name[len("net.") :]: part for name, part in kept.items() if name.startswith("net.")}
-    )
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, part in kept.items():
-        if name.startswith("optimizer."):
-            _, place, what = name.split(".")
-            state.setdefault(int(place), {})[what] = part
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    loss = told["loss"]
-    return int(told["step"]), float.fromhex(loss) if loss else None
+    tensors = {name: part.numpy() for name, part in net.state_dict().items()}
+    leave(folder, told, example, tensors)

@@ -17,6 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from gigafactory.jobs.context import JobRefused
+from gigafactory.jobs.whole import writing
+
 MODEL = "model"
 """What a model is called in requests to its engine, whichever that is."""
 
@@ -41,12 +46,8 @@ TOOL_TYPES = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next")
 """Architectures of which `transformers serve` reads calls without being told how."""
 
 
-class EngineRefused(ValueError):
+class EngineRefused(JobRefused):
     """An engine that was asked for and cannot be had."""
-
-    def __init__(self, what: str, where: str, why: str, remedy: str):
-        super().__init__(f"{what}\n  where  {where}\n  why    {why}\n\nhint: {remedy}")
-        self.what, self.where, self.why, self.remedy = what, where, why, remedy
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,19 @@ def threads(asked: Asked) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }
+
+
+def leave(
+    model: Path, config: dict[str, Any], example: dict[str, Any], tensors: dict[str, np.ndarray]
+) -> None:
+    """Leave a model that acts where its engine finds it, with a request that it can be asked."""
+    from safetensors.numpy import save_file
+
+    with writing(model) as half_done:
+        (half_done / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+        (half_done / EXAMPLE).write_text(json.dumps(example), "utf-8")
+        whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+        save_file(whole, half_done / "model.safetensors")
 
 
 def acts(model: Path) -> bool:

@@ -11,10 +11,6 @@ Sources: LoRA, Hu et al. 2021, arXiv:2106.09685; AdamW, Loshchilov & Hutter 2017
 arXiv:1711.05101. Times: s of CPU. Sizes: tokens, parameters.
 """
 
-import json
-import math
-import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -22,13 +18,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gigafactory.jobs import warehouse, weights
-from gigafactory.jobs.context import Context, step_folder
+from gigafactory.jobs.context import Context
+from gigafactory.jobs.learning import Learning, rate
+from gigafactory.jobs.whole import writing
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -63,15 +59,15 @@ def run(context: Context) -> dict[str, Any]:
     peft_model = get_peft_model(model, adapters)
     trained = {name: p for name, p in peft_model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), weight_decay=0.0, foreach=True)
-    progress = resume(context.last_checkpoint(), trained, optimizer)
+    learning = Learning(context, trained, optimizer, tokens=0, losses=[])
+    steps, progress = work["steps"], learning.progress
 
     context.phase("work")
-    for step in range(progress["step"], work["steps"]):
-        if context.should_stop():
-            save_checkpoint(context, progress, trained, optimizer)
-            context.check()
-        for group in optimizer.param_groups:
-            group["lr"] = work["learning_rate"] * rate(step, work["steps"])
+    for step in learning.steps(
+        steps,
+        work["checkpoint_steps"],
+        lambda step: work["learning_rate"] * rate(step, steps, WARMUP_STEPS),
+    ):
         tokens, targets = batch(tokenizer, step, work)
         loss = answer_loss(model, tokens, targets)
         loss.backward()
@@ -79,21 +75,16 @@ def run(context: Context) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-        progress["step"] = step + 1
         progress["tokens"] += int((tokens != tokenizer.pad_token_id).sum())
         progress["losses"].append(loss.item())
-        context.report(
-            step=step + 1, steps=work["steps"], tokens=progress["tokens"], loss=loss.item()
-        )
-        if (step + 1) % work["checkpoint_steps"] == 0:
-            save_checkpoint(context, progress, trained, optimizer)
+        context.report(step=step + 1, steps=steps, tokens=progress["tokens"], loss=loss.item())
 
     context.phase("save")
     output = context.output / "model"
     save_model(peft_model.merge_and_unload(), tokenizer, output)
     return {
         "tokens": progress["tokens"],
-        "steps": work["steps"],
+        "steps": steps,
         "loss_first": progress["losses"][0],
         "loss_last": progress["losses"][-1],
         "weights_sha256": weights.sha256(output / "model.safetensors"),
@@ -101,12 +92,6 @@ def run(context: Context) -> dict[str, Any]:
         "trainable_parameters": sum(p.numel() for p in trained.values()),
         "cpu_s": time.process_time() - cpu_s,
     }
-
-
-def rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate at `step`: a short rise, then half a cosine down."""
-    rise = (step + 1) / WARMUP_STEPS
-    return min(rise, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def batch(tokenizer: Any, step: int, work: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,51 +125,9 @@ def answer_loss(model: Any, tokens: torch.Tensor, targets: torch.Tensor) -> torc
     return F.cross_entropy(logits.float(), targets[:, 1:][counted])
 
 
-def save_checkpoint(
-    context: Context,
-    progress: dict[str, Any],
-    trained: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Write adapters, moments and progress as one safetensors file, then drop older ones."""
-    whole = context.checkpoints / step_folder(progress["step"])
-    if not whole.exists():
-        tensors = {}
-        for name, parameter in trained.items():
-            tensors[f"{name}/parameter"] = parameter.detach()
-            for part, value in optimizer.state[parameter].items():
-                tensors[f"{name}/{part}"] = value
-        half_done = context.checkpoints / f"{whole.name}.tmp-{os.getpid()}"
-        shutil.rmtree(half_done, ignore_errors=True)
-        half_done.mkdir()
-        save_file(tensors, half_done / "state.safetensors", {"progress": json.dumps(progress)})
-        weights.publish(half_done, whole)
-    context.drop_checkpoints(1)
-    context.checkpointed(progress["step"])
-
-
-def resume(
-    whole: Path | None,
-    trained: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-) -> dict[str, Any]:
-    """Take up the last whole checkpoint, or begin; returns the progress so far."""
-    if whole is None:
-        return {"step": 0, "tokens": 0, "losses": []}
-    with safe_open(whole / "state.safetensors", framework="pt") as state:
-        for key in state.keys():  # noqa: SIM118, this is no dict
-            name, part = key.rsplit("/", 1)
-            if part == "parameter":
-                trained[name].data.copy_(state.get_tensor(key))
-            else:
-                optimizer.state[trained[name]][part] = state.get_tensor(key)
-        return json.loads(state.metadata()["progress"])
-
-
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Leave a folder that any server of Hugging Face models takes, and that decodes greedily."""
     model.generation_config.update(do_sample=False, temperature=None, top_p=None)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    for file in folder.iterdir():
-        weights.sync(file)
+    with writing(folder) as half_done:
+        model.save_pretrained(half_done)
+        tokenizer.save_pretrained(half_done)

@@ -11,9 +11,6 @@ Output: `model/config.json` and `model/model.safetensors`. To act needs numpy on
 """
 
 import json
-import math
-import os
-import shutil
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,12 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from gigafactory.jobs import weights
-from gigafactory.jobs.context import Context, step_folder
-from gigafactory.jobs.engines import EXAMPLE
+from gigafactory.jobs import engines, weights
+from gigafactory.jobs.context import Context
 from gigafactory.jobs.worlds import task as tasks
 from gigafactory.jobs.worlds.scene import WorldRefused
 
@@ -94,7 +89,7 @@ def normalised(inputs: Floats, mean: Floats, scale: Floats) -> Floats:
 
 def load(folder: Path) -> Policy:
     """The policy that a job left in its `output/model`."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = engines.config(folder)
     if config.get("gigafactory") != "policy":
         raise WorldRefused(
             "this model is no policy",
@@ -134,18 +129,10 @@ def suits(policy: Policy, work: dict[str, Any]) -> None:
 
 
 def save(folder: Path, config: dict[str, Any], tensors: dict[str, Floats]) -> None:
-    """Leave a policy where `load` finds it; it appears whole or not at all."""
-    half_done = folder.with_suffix(".tmp")
-    shutil.rmtree(half_done, ignore_errors=True)
-    half_done.mkdir(parents=True)
-    (half_done / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    """Leave a policy where `load` finds it."""
     # What it can be asked: the mean of what it learned from.
     mean = [float(one) for one in tensors["mean"][: config["observation_size"]]]
-    (half_done / EXAMPLE).write_text(json.dumps({"observation": mean}), "utf-8")
-    save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()},
-              half_done / "model.safetensors")  # fmt: skip
-    shutil.rmtree(folder, ignore_errors=True)
-    weights.publish(half_done, folder)
+    engines.leave(folder, config, {"observation": mean}, tensors)
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -160,6 +147,8 @@ def run(context: Context) -> dict[str, Any]:
 def imitate(context: Context) -> dict[str, Any]:
     """Learn to do what the episodes' expert did."""
     import torch
+
+    from gigafactory.jobs.learning import Learning, rate
 
     work, cpu_s = context.work, time.process_time()
     seed, steps = work.get("seed", 0), work["steps"]
@@ -177,26 +166,23 @@ def imitate(context: Context) -> dict[str, Any]:
     torch.manual_seed(seed)
     network = perceptron(inputs.shape[1], action.shape[1])
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    progress = resume(context, network, optimizer) or {"step": 0, "losses": []}
+    learning = Learning(context, network.state_dict(), optimizer, losses=[])
+    losses = learning.progress["losses"]
 
     context.phase("work")
-    for step in range(progress["step"], steps):
-        if context.should_stop():
-            checkpoint(context, progress, network, optimizer)
-            context.check()
+    for step in learning.steps(
+        steps,
+        work.get("checkpoint_steps", CHECKPOINT_STEPS),
+        lambda step: LEARNING_RATE * rate(step, steps, WARMUP_STEPS),
+    ):
         rows = np.random.default_rng((seed, step)).choice(learned, work.get("batch", BATCH))
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * rate(step, steps)
         loss = torch.nn.functional.mse_loss(network(inputs[rows]), targets[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        progress["step"] = step + 1
         if step % REPORTED_EVERY == 0 or step + 1 == steps:
-            progress["losses"].append(loss.item())
+            losses.append(loss.item())
             context.report(step=step + 1, steps=steps, loss=loss.item())
-        if (step + 1) % work.get("checkpoint_steps", CHECKPOINT_STEPS) == 0 and step + 1 < steps:
-            checkpoint(context, progress, network, optimizer)
 
     context.phase("save")
     with torch.no_grad():
@@ -206,8 +192,8 @@ def imitate(context: Context) -> dict[str, Any]:
     return {
         "steps": steps,
         "episodes": config["episodes"],
-        "loss_first": progress["losses"][0],
-        "loss_last": progress["losses"][-1],
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
         "loss_judged": loss_judged,
         "parameters": sum(p.numel() for p in network.parameters()),
         "weights_sha256": weights.sha256(model / "model.safetensors"),
@@ -286,68 +272,3 @@ def tensors(network: "torch.nn.Sequential") -> dict[str, Floats]:
         for number, line in enumerate(lines)
         for part in ("weight", "bias")
     }
-
-
-def rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate at `step`: a short rise, then half a cosine down."""
-    return min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
-def checkpoint(
-    context: Context,
-    progress: dict[str, Any],
-    network: "torch.nn.Module",
-    optimizer: "torch.optim.Optimizer",
-    beside: dict[str, Floats] | None = None,
-) -> None:
-    """Write weights, moments and progress as one safetensors file, then drop older ones."""
-    whole = context.checkpoints / step_folder(progress["step"])
-    if not whole.exists():
-        state = {f"beside/{name}": each for name, each in (beside or {}).items()}
-        for name, parameter in network.named_parameters():
-            state[f"parameter/{name}"] = parameter.detach().numpy()
-            for part, value in optimizer.state.get(parameter, {}).items():
-                state[f"{part}/{name}"] = value.numpy()
-        half_done = context.checkpoints / f"{whole.name}.tmp-{os.getpid()}"
-        shutil.rmtree(half_done, ignore_errors=True)
-        half_done.mkdir()
-        said = {"progress": json.dumps(progress)}
-        save_file(
-            {
-                name: np.ascontiguousarray(each) if each.ndim else each
-                for name, each in state.items()
-            },
-            half_done / "state.safetensors",
-            said,
-        )
-        weights.publish(half_done, whole)
-    context.drop_checkpoints(1)
-    context.checkpointed(progress["step"])
-
-
-def resume(
-    context: Context,
-    network: "torch.nn.Module",
-    optimizer: "torch.optim.Optimizer",
-    beside: dict[str, Floats] | None = None,
-) -> dict[str, Any] | None:
-    """Take up the last whole checkpoint and return its progress, or None at the beginning."""
-    import torch
-
-    whole = context.last_checkpoint()
-    if whole is None:
-        return None
-    parameters = dict(network.named_parameters())
-    with safe_open(whole / "state.safetensors", framework="np") as state:
-        for key in state.keys():  # noqa: SIM118, this is no dict
-            part, name = key.split("/", 1)
-            value = state.get_tensor(key)
-            if part == "beside":
-                assert beside is not None
-                beside[name] = value
-            elif part == "parameter":
-                parameters[name].data.copy_(torch.from_numpy(value))
-            else:
-                optimizer.state[parameters[name]][part] = torch.from_numpy(value)
-        said: dict[str, Any] = json.loads(state.metadata()["progress"])
-    return said

@@ -39,11 +39,11 @@ from torch.distributed.tensor import distribute_tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3MoeConfig
 from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3
 
-from gigafactory.jobs import weights
 from gigafactory.jobs.context import Context, StopJob, step_folder
 from gigafactory.jobs.corpus import END, TRAINING, Corpus, batch, corpus
 from gigafactory.jobs.moe import lean
 from gigafactory.jobs.muon import Muon
+from gigafactory.jobs.whole import writing
 
 WARMUP_SHARE = 0.03
 """Share of the steps in which the learning rate rises."""
@@ -162,17 +162,10 @@ class Training:
 
     def checkpoint(self) -> None:
         """Write a durable checkpoint of this step; it appears whole or not at all."""
-        folder = self.context.checkpoints
-        whole = folder / step_folder(self.step)
-        half_done = whole.with_suffix(".tmp")
+        half_done = self.context.checkpoints / f"{step_folder(self.step)}.tmp"
         dcp.save(self._state(), checkpoint_id=half_done)
         if self.context.rank == 0:
-            if whole.exists():  # Left by an earlier run; ours is the same, bit by bit.
-                shutil.rmtree(half_done)
-            else:
-                weights.publish(half_done, whole)
-            self.context.drop_checkpoints(CHECKPOINTS_KEPT)
-            self.context.checkpointed(self.step)
+            self.context.hand_in(self.step, half_done, CHECKPOINTS_KEPT)
         dist.barrier()
 
     def resume(self) -> None:
@@ -209,22 +202,20 @@ class Training:
         if self.context.rank > 0:
             return {}
         whole = self.context.output / "model"
-        half_done = self.context.output / "model.tmp"
-        shutil.rmtree(half_done, ignore_errors=True)
         with torch.device("meta"):
             model = qwen3.Qwen3MoeForCausalLM(self.config)
         model.load_state_dict(state, assign=True)
         model.tie_weights()
         model.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0)
-        model.save_pretrained(half_done)
-        tokenizer(self.corpus, self.config).save_pretrained(half_done)
         read = {
             "tokens": self.step * self.batch_tokens,
             "sequence": self.work["sequence"],
             "seed": self.work["seed"],
         }
-        (half_done / TRAINING).write_text(json.dumps(read), "utf-8")
-        weights.publish(half_done, whole)
+        with writing(whole) as half_done:
+            model.save_pretrained(half_done)
+            tokenizer(self.corpus, self.config).save_pretrained(half_done)
+            (half_done / TRAINING).write_text(json.dumps(read), "utf-8")
         return {
             "parameters": model.num_parameters(),
             "weights_sha256": weights_sha256(whole),

@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 from gigafactory.jobs.context import Context
 from gigafactory.jobs.intervals import wilson
-from gigafactory.jobs.policy import load
+from gigafactory.jobs.policy import Policy, load
 from gigafactory.jobs.spread import spread
 from gigafactory.jobs.synthesize.formats import lerobot
 from gigafactory.jobs.synthesize.formats.lerobot import Episode
@@ -203,13 +203,7 @@ def actor(
     What is drawn belongs to the episode's seed, so an episode is the same in any company.
     """
     if who not in ("expert", "random"):
-        policy = load(Path(who))
-
-        def learned(task: Task, observation: Floats) -> tuple[Floats, Floats]:
-            action = policy.act(observation)
-            return action, action
-
-        return learned
+        return following(load(Path(who)))
     draws = [np.random.default_rng((seed, len(who))) for seed in seeds]
     size = task.action_size
     if who == "random":
@@ -234,6 +228,16 @@ def actor(
         return np.clip(action + push, -1, 1).astype(np.float32), action
 
     return expert
+
+
+def following(policy: Policy) -> Actor:
+    """Who does what a policy says."""
+
+    def learned(task: Task, observation: Floats) -> tuple[Floats, Floats]:
+        action = policy.act(observation)
+        return action, action
+
+    return learned
 
 
 class Film:

@@ -35,8 +35,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gigafactory.jobs import confined, weights
+from gigafactory.jobs import confined
 from gigafactory.jobs.context import Context, step_folder
+from gigafactory.jobs.whole import sync
 
 SESSION = "session.json"
 LIMITED = Path(__file__).with_name("limited.py")
@@ -253,9 +254,9 @@ class Said:
             with suppress(OSError):
                 for path in (folder / str(step)).rglob("*"):
                     if not path.is_symlink() and (path.is_file() or path.is_dir()):
-                        weights.sync(path)
+                        sync(path)
                 (folder / str(step)).rename(folder / step_folder(step))
-                weights.sync(folder)
+                sync(folder)
                 self._context.checkpointed(step)
 
 

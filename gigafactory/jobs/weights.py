@@ -9,14 +9,15 @@ SmolLM2 was published in. The quantised values come out as transformers reads th
 before that rounding, in a third of its time (measured; transformers 5.23, gguf 0.19).
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
-import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from gigafactory.jobs.context import JobRefused
+from gigafactory.jobs.whole import once
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
@@ -40,12 +41,8 @@ LLAMA_NAMES = {
 """Tensor names of GGUF's llama architecture and of Hugging Face's."""
 
 
-class ModelRefused(ValueError):
+class ModelRefused(JobRefused):
     """A model that may not or can not be loaded."""
-
-    def __init__(self, what: str, where: str, why: str, remedy: str):
-        super().__init__(f"{what}\n  where  {where}\n  why    {why}\n\nhint: {remedy}")
-        self.what, self.where, self.why, self.remedy = what, where, why, remedy
 
 
 def folder(source: str | Path, cache: Path) -> Path:
@@ -102,34 +99,7 @@ def sha256(file: Path) -> str:
 def converted(gguf_file: Path, cache: Path) -> Path:
     """The model folder made from `gguf_file`: whole or not there, and made by one process."""
     key = hashlib.sha256(f"{FORMAT} {sha256(gguf_file)}".encode()).hexdigest()[:16]
-    model = cache / "weights" / key
-    if model.exists():
-        return model
-    model.parent.mkdir(parents=True, exist_ok=True)
-    with open(model.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Let go by the kernel, should we die.
-        if not model.exists():
-            half_done = model.with_suffix(".tmp")
-            shutil.rmtree(half_done, ignore_errors=True)
-            half_done.mkdir()
-            convert(gguf_file, half_done)
-            publish(half_done, model)
-    return model
-
-
-def publish(half_done: Path, whole: Path) -> None:
-    """Give a written folder its name, after all of it is on the disk."""
-    for path in (*half_done.iterdir(), half_done):
-        sync(path)
-    half_done.rename(whole)
-    sync(whole.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's or a folder's content is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    return once(cache / "weights" / key, partial(convert, gguf_file))
 
 
 def convert(gguf_file: Path, model: Path) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from gigafactory.faults import Fault, Refused
 from gigafactory.jobs.context import ALIVE, LEASE, PROGRESS, RESULT, STOP, step_folder
+from gigafactory.jobs.whole import sync
 from gigafactory.works import executor
 from gigafactory.works.home import write_whole
 
@@ -115,7 +116,7 @@ class Attempt:
         target = kept / f"{step_folder(step)}.{self.number}"
         with suppress(OSError):
             os.rename(self.folder / "checkpoints" / step_folder(step), target)
-            executor.sync(kept)
+            sync(kept)
         return target.exists()
 
     def fence(self) -> None:

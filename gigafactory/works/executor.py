@@ -493,12 +493,5 @@ def _explain(folder: Path, error: Exception) -> dict[str, str]:
     }
 
 
-def sync(path: Path) -> None:
-    """Wait until a folder's names are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
 if __name__ == "__main__":
     main()
