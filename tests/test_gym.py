@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 from benchmarks import ant
 from gigafactory.jobs.worlds import gym, task
-from gigafactory.jobs.worlds.scene import seed_of
+from gigafactory.jobs.worlds.scene import WorldRefused, seed_of
 from tests.point import Point
 
 ENVIRONMENT = "gigafactory.jobs.worlds.gym:gigafactory/Warehouse-v0"
@@ -58,6 +58,19 @@ def test_what_ended_begins_a_fresh_training_layout_in_the_next_step(points):
     assert told["_success"].tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize("action", [0.5, [0.5], [0.1, 0.2, 0.3], [[0.1, 0.2]], ["left", "right"],
+                                    [np.nan, 0.0], None])  # fmt: skip
+def test_what_is_no_action_of_the_world_is_refused(points, action):
+    env = gymnasium.make(ENVIRONMENT).unwrapped
+    env.reset(seed=1)
+    with pytest.raises(WorldRefused, match=r"(?s)no action.*shape \(2,\)"):
+        env.step(action)
+    envs = gym.many(3, {"scene": "warehouse"})
+    envs.reset(seed=1)
+    with pytest.raises(WorldRefused, match=r"(?s)no action.*shape \(3, 2\)"):
+        envs.step(action)
+
+
 def test_the_same_seed_gives_the_same_layouts_again(points):
     envs = gym.many(4, {"scene": "warehouse"})
     first, _ = envs.reset(seed=1)
@@ -68,8 +81,8 @@ def test_the_same_seed_gives_the_same_layouts_again(points):
 
 
 def test_a_world_with_nothing_to_do_in_it_is_refused():
-    with pytest.raises(ValueError, match=r"(?s)nobody knows.*worlds\.mine.*hint: take a world"):
-        task.make({"name": "mine", "file": "/worlds/hall.usd"}, 1)
+    with pytest.raises(ValueError, match=r"(?s)nobody knows.*worlds\.mine.*hint: give"):
+        task.make({"name": "mine"}, 1)
 
 
 def test_ant_is_gymnasiums_ant_to_the_last_bit():

@@ -66,7 +66,8 @@ workloads:
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "mine.xml").write_text("<mujoco/>")
+    box = '<body name="box/1" pos="0 0 1"><freejoint/><geom type="box" size=".1 .1 .1"/></body>'
+    (tmp_path / "mine.xml").write_text(f"<mujoco><worldbody>{box}</worldbody></mujoco>")
     return tmp_path
 
 
@@ -126,7 +127,10 @@ def test_every_job_stands_on_what_it_reads(folder):
         ("world: hall,\n     examples: 200", "world: street,\n     examples: 200", 22,
          ["does not know scene road"]),
         ("of: [drives]", "of: [drives, traffic]", 18, ["learn two scenes", "road and warehouse"]),
-        ("world: hall, policy", "world: mine, policy", 16, ["nothing to do", "scene"]),
+        ("of: driver, world: street", "of: driver, world: mine", 30,
+         ["wants a road", "a robot finds its way"]),
+        ("of: pilot, against: novice, world: hall", "of: driver, against: novice, world: mine", 25,
+         ["of 'driver' does not know", "learned in scene road"]),
         ("gate: {map50:", "gate: {map5:", 23, ["map5", "did you mean map50"]),
         ("[coco]", "[cocoa]", 14, ["cocoa", "webdataset"]),
         ("[coco]", "[]", 14, ["no `formats`"]),
@@ -135,7 +139,7 @@ def test_every_job_stands_on_what_it_reads(folder):
         ("scene: road", "scene: raod", 11, ["raod", "road"]),
         ("file: mine.xml", "file: mine.urdf", 12, ["there is no file 'mine.urdf'"]),
         ("file: mine.xml", "file: mine.obj", 12, [".obj", ".usd"]),
-        ("file: mine.xml", "file: mine.xml, ranges: {people: [1, 2]}", 12, ["no ranges"]),
+        ("file: mine.xml", "file: mine.xml, ranges: {aisle: [2, 3]}", 12, ["has no 'aisle'"]),
         ("people: [1, 4]", "peeple: [1, 4]", 10, ["peeple", "did you mean people"]),
         ("people: [1, 4]", "people: [4, 1]", 10, ["write [1, 4]"]),
         ("people: [1, 4]", "people: [1, 400]", 10, ["stay in [0, 5]"]),
@@ -146,6 +150,7 @@ def test_every_job_stands_on_what_it_reads(folder):
         ("formats: [coco]", "cameras: 10, formats: [coco]", 14, ["no 10 cameras", "4 at most"]),
         ("map50: \">= 0.5\"", "map50: \">= 1.5\"", 23, ["never >= 1.5", "share"]),
         ("collisions: \"<= 0.03\"", "collisions: \"<0\"", 26, ["never <0"]),
+        ("examples: 20000", "examples: 3999", 31, ["3999 scenarios", "ask for 4000"]),
         ("failure_probability_high: \"<= 1e-4\"", "regression: \">= 0\"", 31, ["against: JOB"]),
     ],
 )  # fmt: skip
@@ -158,10 +163,15 @@ def test_a_fault_names_its_line_and_a_remedy(folder, old, new, line, words):
         assert word in text
 
 
-@pytest.mark.parametrize("scene", sorted(check_worlds.CAMERAS))
+@pytest.mark.parametrize("scene", worlds.SCENES)
 def test_a_scene_has_as_many_cameras_as_the_check_believes(scene):
     built = pytest.importorskip("gigafactory.jobs.worlds").build({"name": "w", "scene": scene}, 1)
-    assert built.model().ncam == check_worlds.CAMERAS[scene]
+    assert built.model().ncam == worlds.cameras(scene)
+
+
+def test_a_falsification_has_as_many_scenarios_as_the_job_asks_for():
+    falsification = pytest.importorskip("gigafactory.jobs.falsification")
+    assert check_worlds.SCENARIOS_MIN == falsification.SCENARIOS_MIN
 
 
 def test_frames_of_two_sizes_are_not_learned_from_together(folder):
@@ -208,8 +218,9 @@ def _plain(text):
 
 
 def test_the_table_of_parameters_is_what_the_scenes_draw():
-    for scene in worlds.SCENES:
-        drawn = importlib.import_module(f"gigafactory.jobs.worlds.{scene}").PARAMETERS
+    for scene in (*worlds.SCENES, "file"):
+        module = "own" if scene == "file" else scene
+        drawn = importlib.import_module(f"gigafactory.jobs.worlds.{module}").PARAMETERS
         table = worlds.parameters(scene)
         assert {name: (of.low, of.high, of.unit, of.whole) for name, of in table.items()} == {
             name: (of.low, of.high, of.unit, of.whole) for name, of in drawn.items()
@@ -218,7 +229,7 @@ def test_the_table_of_parameters_is_what_the_scenes_draw():
         assert row["basis"] in facts.BASES
         assert row["source"]
         assert row["as_of"]
-    assert {row["world"] for row in facts.rows("worlds")} == set(worlds.SCENES)
+    assert {row["world"] for row in facts.rows("worlds")} == {*worlds.SCENES, "file"}
 
 
 def test_every_metric_that_a_gate_may_name_is_in_the_manual():

@@ -294,7 +294,7 @@ def test_the_lidar_measures_what_mujoco_measures():
         # A ray ignores what is seen through, here the robot's own wheels.
         model.geom_rgba[np.isin(model.geom_bodyid, [body + 1, body + 2]), 3] = 0
         x, y, yaw = warehouse.poses(simulation.qpos, 1)[0]
-        start = np.array([x, y, navigate.LIDAR_HEIGHT_M])
+        start = np.array([x, y, 0.12])  # below the top of a pallet
         seen = task._observation[i, navigate.FIRST_RAY :]
         for ray in range(navigate.RAYS):
             angle = yaw + 2 * np.pi * ray / navigate.RAYS
@@ -310,7 +310,7 @@ def test_a_scene_of_a_copy_is_the_copy_with_its_goal():
     task = Navigate(HALL, 2)
     task.reset([seed_of(5, "train", i) for i in range(2)])
     model, simulation = task.scene(1)
-    goal = model.site("goal").pos[:2]
+    goal = simulation.site("goal").xpos[:2]
     place = simulation.body("robot/0").xpos[:2]
     assert np.linalg.norm(goal - place) == pytest.approx(task._observation[1, 4], abs=1e-5)
     absent = [simulation.mocap_pos[k, 2] == PARKED_Z for k in range(5)]

@@ -23,7 +23,8 @@ MAKERS = {
     "model": "a pretrain or finetune job",
 }
 """Who makes what."""
-CAMERAS = {"warehouse": 4, "factory": 3, "road": 3}
+SCENARIOS_MIN = 4000
+"""Of a falsification."""
 
 
 def check(blueprint: Blueprint, folder: Path) -> Iterator[Found]:
@@ -55,7 +56,7 @@ def check_job(blueprint: Blueprint, name: str, work: Workload) -> Iterator[Found
         yield (*here, key), what, it_is, f"name {MAKERS[wanted]}"
     if isinstance(work, LearnDetector):
         yield from _frames(blueprint, (*here, "of"), work)
-    yield from _acts(blueprint, here, work)
+    yield from _falsifies(blueprint, here, work)
     yield from _knows(blueprint, here, work)
 
 
@@ -99,9 +100,7 @@ def _file(here: tuple, world: World, path: Path) -> Iterator[Found]:
     elif not path.is_file():
         what, why = f"there is no file {world.file!r}", "a path is taken from the blueprint"
         yield (*here, "file"), what, why, "give a path from there, or a whole one"
-    if world.ranges:
-        why = "only the scenes draw parameters"
-        yield (*here, "ranges"), "a file has no ranges", why, "drop `ranges`"
+    yield from _ranges(here, world.ranges, worlds.parameters("file"), "file")
 
 
 def _ranges(
@@ -160,9 +159,9 @@ def _stated(blueprint: Blueprint, here: tuple, work: Workload) -> Iterator[Found
 def _cameras(blueprint: Blueprint, here: tuple, work: Synthesize) -> Iterator[Found]:
     """How many cameras a file has is known only once it is read."""
     world = blueprint.worlds.get(work.world)
-    there = CAMERAS.get(world.scene or "") if world else None
-    if there is not None and work.cameras > there:
-        what, why = f"there are no {work.cameras} cameras", f"a {world and world.scene} has {there}"
+    scene = world.scene if world else None
+    if scene and work.cameras > (there := worlds.cameras(scene)):
+        what, why = f"there are no {work.cameras} cameras", f"a {scene} has {there}"
         yield (*here, "cameras"), what, why, f"ask for {there} at most"
 
 
@@ -180,20 +179,20 @@ def _frames(blueprint: Blueprint, place: tuple, work: LearnDetector) -> Iterator
         yield place, what, why, "learn from frames of one size"
 
 
-def _acts(blueprint: Blueprint, here: tuple, work: Workload) -> Iterator[Found]:
-    """A policy acts in a scene, which has a task."""
-    world = blueprint.worlds.get(getattr(work, "world", None) or "")
-    policies = isinstance(work, Evaluate) and SUITES[work.suite] == "policy"
-    if world is None or not (policies or isinstance(work, Rollout | LearnPolicy)):
+def _falsifies(blueprint: Blueprint, here: tuple, work: Workload) -> Iterator[Found]:
+    """Only driving is falsified, by scenarios enough."""
+    if not (isinstance(work, Evaluate) and work.suite == "falsification"):
         return
-    place = (*here, "world")
-    if world.file:
-        why = "a world from a file can be drawn; only the scenes have a task"
-        yield place, f"{here[-1]!r} has nothing to do there", why, "name a world with a `scene`"
+    if (world := blueprint.worlds.get(work.world or "")) is None:
         return
-    if getattr(work, "suite", "") == "falsification" and world.scene != "road":
-        why = f"its scenarios are traffic, and {getattr(work, 'world', '')!r} is a {world.scene}"
-        yield place, "falsification wants a road", why, "name a world with `scene: road`"
+    if world.scene != "road":
+        is_ = f"a {world.scene}" if world.scene else "a file, in which a robot finds its way"
+        why = f"its scenarios are traffic, and {work.world!r} is {is_}"
+        yield (*here, "world"), "falsification wants a road", why, "name a world with `scene: road`"
+    elif work.examples < SCENARIOS_MIN:
+        what = f"{work.examples} scenarios are too few"
+        why = "most of them are spent on finding where failures lie"
+        yield (*here, "examples"), what, why, f"ask for {SCENARIOS_MIN} at least: a second's work"
 
 
 def _knows(blueprint: Blueprint, here: tuple, work: Workload) -> Iterator[Found]:
@@ -210,13 +209,21 @@ def _knows(blueprint: Blueprint, here: tuple, work: Workload) -> Iterator[Found]
         if own and elsewhere:
             what = f"the {made.learns} of {job!r} does not know scene {' and '.join(sorted(own))}"
             why = f"it has learned in scene {' and '.join(sorted(elsewhere))}"
+            if (world := blueprint.worlds.get(getattr(work, "world", None) or "")) and world.file:
+                why += "; what is done in a file is to find a way, as in a warehouse"
             yield (*here, key), what, why, "name a job or a world of the same scene"
 
 
 def _scenes(blueprint: Blueprint, work: Workload) -> set[str]:
-    """Scenes that a job is about, as far as the blueprint tells; a file is none."""
+    """Scenes that a job is about, as far as the blueprint tells; a file is none to look at.
+
+    To act in, it is like a warehouse: a robot finds its way.
+    """
+    judges = isinstance(work, Evaluate) and SUITES[work.suite] == "policy"
+    acts = judges or isinstance(work, Rollout | LearnPolicy)
     data = [blueprint.workloads.get(job) for key, job in inputs(work) if key == "of"]
     made = [one for one in data if isinstance(one, Synthesize | Rollout)]
     named = [getattr(one, "world", None) for one in (work, *made)]
-    found = [blueprint.worlds[name].scene for name in named if name in blueprint.worlds]
-    return {scene for scene in found if scene}
+    found = [blueprint.worlds[name] for name in named if name in blueprint.worlds]
+    scenes = {world.scene or ("warehouse" if world.file and acts else None) for world in found}
+    return {scene for scene in scenes if scene}

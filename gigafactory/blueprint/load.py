@@ -92,12 +92,13 @@ def read_tree(text: str, path: Path) -> Any:
             )
         ) from None
     if not isinstance(tree, Mapping):
+        is_ = "a list" if isinstance(tree, list) else "empty" if tree is None else "one value"
         raise Refused(
             Fault(
-                "the file holds no blueprint",
+                "the file holds no keys",
                 f"{path.name}:1",
-                f"it is a {type(tree).__name__}, not a mapping of keys",
-                "start from `gigafactory schema example`",
+                f"it is {is_}, not `key: value` lines",
+                "`gigafactory schema example` is a blueprint; docs/blueprint.md explains its keys",
             )
         )
     return tree

@@ -24,7 +24,9 @@ class World(Part):
 
     scene: Literal["warehouse", "factory", "road"] | None = None
     ranges: dict[Name, tuple[float, float]] = Field(
-        default_factory=dict, description="of its parameters that are narrowed: lowest, highest"
+        default_factory=dict,
+        description="of its parameters that are narrowed: lowest, highest; with a file, those of"
+        " the robot and the people that are put there",
     )
     file: str | None = Field(
         None, description="OpenUSD, MJCF or URDF of one's own, a path from the blueprint"

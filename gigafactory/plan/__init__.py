@@ -5,7 +5,7 @@ plan.quotes[0].duration_s            # Figure(value=..., low=..., high=..., basi
 """
 
 from gigafactory.plan.measured import Measured, Observation
-from gigafactory.plan.plan import Plan, PlannedJob, make, submit
+from gigafactory.plan.plan import Plan, PlannedJob, acts, make, submit
 from gigafactory.plan.quote import Figure, Quote
 from gigafactory.plan.tariff import Rates
 
@@ -17,6 +17,7 @@ __all__ = [
     "PlannedJob",
     "Quote",
     "Rates",
+    "acts",
     "make",
     "submit",
 ]

@@ -24,7 +24,7 @@ from gigafactory.blueprint.schema import (
     Prices,
     Serve,
 )
-from gigafactory.blueprint.worlds import LearnDetector, Synthesize, World
+from gigafactory.blueprint.worlds import LearnDetector, LearnPolicy, Synthesize, World
 from gigafactory.faults import Fault, Refused
 from gigafactory.plan.measured import Measured
 from gigafactory.plan.quote import Frozen, Quote, Where, in_currency, place, price
@@ -105,8 +105,18 @@ class Plan(BaseModel):
     @property
     def time_to_first_token_s(self) -> float | None:
         """When the first service answers, or None without one."""
-        services = [job.end_s for job in self.jobs if job.spec.kind == "serve"]
-        return min(services, default=None)
+        first = self._first_service()
+        return None if first is None else first.end_s
+
+    @property
+    def first_acts(self) -> bool:
+        """Whether the first service answers with actions or boxes, and so with no token."""
+        first = self._first_service()
+        return first is not None and acts(first.spec.name, {j.spec.name: j for j in self.jobs})
+
+    def _first_service(self) -> PlannedJob | None:
+        services = (job for job in self.jobs if job.spec.kind == "serve")
+        return min(services, key=lambda job: job.end_s, default=None)
 
     def tables(self) -> dict[str, Any]:
         """What the factory core needs: sites with caps, pools with draws, tenants, policy.
@@ -196,6 +206,12 @@ def submit(blueprint: Blueprint, name: str, work: AnyWorkload, measured: Measure
     return _plan_job(blueprint, resolve(blueprint, name, work), places, measured)
 
 
+def acts(service: str, known: Mapping[str, PlannedJob]) -> bool:
+    """Whether a service is of a policy or a detector: it answers, but has no tokens."""
+    made = known.get(getattr(known[service].spec.work, "of", ""))
+    return made is not None and isinstance(made.spec.work, LearnDetector | LearnPolicy)
+
+
 def _places(blueprint: Blueprint, measured: Measured) -> list[Where]:
     """Every pool of the blueprint, priced."""
     return [
@@ -227,15 +243,17 @@ def resolve(blueprint: Blueprint, name: str, work: AnyWorkload) -> JobSpec:
 
 def _world(name: str, world: World) -> dict[str, Any]:
     """A world as its jobs get it; a file is known by its content, not by its path."""
+    ranges = {key: [low, high] for key, (low, high) in world.ranges.items()}
     if world.file is None:
-        ranges = {key: [low, high] for key, (low, high) in world.ranges.items()}
         return {"name": name, "scene": world.scene, "ranges": ranges}
     try:
         content = Path(world.file).read_bytes()
     except OSError as error:
         what, hint = f"world {name!r} cannot be read", "put the file back"
         raise Refused(Fault(what, f"worlds.{name}.file", str(error), hint)) from None
-    return {"name": name, "file": world.file, "sha256": hashlib.sha256(content).hexdigest()}
+    sha256 = hashlib.sha256(content).hexdigest()
+    told = {"name": name, "file": world.file, "sha256": sha256}
+    return told | {"ranges": ranges} if ranges else told
 
 
 def _pixels(blueprint: Blueprint, work: LearnDetector) -> int:

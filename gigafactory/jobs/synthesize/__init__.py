@@ -26,6 +26,7 @@ import numpy as np
 
 from gigafactory.jobs.context import Context
 from gigafactory.jobs.spread import spread
+from gigafactory.jobs.whole import writing
 
 if TYPE_CHECKING:
     from gigafactory.jobs.synthesize.frame import Clip, Frame
@@ -62,11 +63,14 @@ def run(context: Context) -> dict[str, Any]:
     context.phase("save")
     reports = [_read(part / PART) for part in parts]
     joining_cpu_s = time.process_time()
-    for name in work["formats"]:
-        folder = context.output / "dataset" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        shards = [part / name for part in parts]
-        import_module(FORMATS[name]).join(folder, shards, reports[0]["classes"], work["fps"])
+    dataset = context.output / "dataset"
+    with writing(dataset) as joined:
+        for name in work["formats"]:
+            (joined / name).mkdir()
+            shards = [part / name for part in parts]
+            import_module(FORMATS[name]).join(
+                joined / name, shards, reports[0]["classes"], work["fps"]
+            )
     with open(context.output / "scenes.jsonl", "w", encoding="utf-8") as scenes:
         for report in reports:
             row = {key: report[key] for key in ("index", "seed", "frames", "drawn", "moments")}
@@ -85,7 +89,7 @@ def run(context: Context) -> dict[str, Any]:
     (context.output / "certificate.json").write_text(text, encoding="utf-8")
     # Of the middle part: the first in a process load the libraries and may compile.
     rates = [r["frames"] / c["drawing_cpu_s"] for r, c in zip(reports, costs, strict=True)]
-    files = [path for path in (context.output / "dataset").rglob("*") if path.is_file()]
+    files = [path for path in dataset.rglob("*") if path.is_file()]
     return {
         "frames": certificate["frames"],
         "labels": certificate["checked"].get("labels", 0),
@@ -257,7 +261,8 @@ def ranges(world: dict[str, Any]) -> dict[str, "Range"]:
     from gigafactory.jobs.worlds.scene import within
 
     parameters = getattr(worlds.module(world), "PARAMETERS", {})
-    return within(parameters, world.get("ranges") or {})
+    # A file's are those of a robot that acts there; it is in no picture.
+    return within(parameters, {} if world.get("file") else world.get("ranges") or {})
 
 
 def engines() -> dict[str, str]:

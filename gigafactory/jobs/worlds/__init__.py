@@ -41,6 +41,7 @@ def build(world: dict[str, Any], seed: int, randomise: bool = True) -> "Scene":
 
 
 def parameters(scene: str) -> dict[str, "Range"]:
-    """What a scene draws, and between which ends."""
-    drawn: dict[str, Range] = module({"scene": scene}).PARAMETERS
+    """What a scene draws, and between which ends; in a `file`, of a robot that acts in it."""
+    own = importlib.import_module("gigafactory.jobs.worlds.own") if scene == "file" else None
+    drawn: dict[str, Range] = (own or module({"scene": scene})).PARAMETERS
     return drawn

@@ -29,13 +29,22 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gate:
-    """One measurement. `value` and `threshold` are in what `why` says."""
+    """One measurement. `value` and `threshold` are in what `why` says.
+
+    One that was not `tried`, since there was nothing to try it on, stops nothing; `why` tells.
+    """
 
     name: str
     passed: bool
     value: float
     threshold: float
     why: str
+    tried: bool = True
+
+
+def untried(name: str, threshold: float, why: str) -> Gate:
+    """A gate that nothing here could fail."""
+    return Gate(name, True, 0.0, threshold, why, tried=False)
 
 
 @dataclass(frozen=True)
@@ -119,14 +128,15 @@ def left_alone(model: mujoco.MjModel) -> list[Gate]:
     warnings = int(sum(warning.number for warning in simulation.warning))
     mass = float(sum(model.body_mass[body] for body in moving(model))) or 1.0
     finite = bool(np.isfinite(simulation.qpos).all())
+    if not low:
+        sinks = untried("nothing sinks", SINK_M, "no body is free and none is labelled")
+    elif math.isinf(floor):
+        sinks = untried("nothing sinks", SINK_M, "there is no floor: no level plane to sink into")
+    else:
+        why = "m below the floor, of things at the start and of free bodies after two seconds"
+        sinks = Gate("nothing sinks", sunk <= SINK_M, sunk, SINK_M, why)
     return [
-        Gate(
-            "nothing sinks",
-            sunk <= SINK_M,
-            sunk,
-            SINK_M,
-            "m below the floor, of things at the start and of free bodies after two seconds",
-        ),
+        sinks,
         Gate(
             "nothing explodes",
             rise / mass <= ENERGY_J_PER_KG,

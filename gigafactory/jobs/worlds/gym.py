@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from gigafactory.jobs.worlds import task as tasks
-from gigafactory.jobs.worlds.scene import seed_of
+from gigafactory.jobs.worlds.scene import WorldRefused, seed_of
 from gigafactory.jobs.worlds.task import Flags, Step, Task
 
 WIDTH, HEIGHT = 320, 240
@@ -53,7 +53,7 @@ class Single(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Act for `step_s` seconds."""
-        step = self.task.step(np.asarray(action, np.float32)[None])
+        step = self.task.step(fit(action, self.action_space)[None])
         terminated, truncated = ends(step)
         return (
             step.observation[0].copy(),
@@ -116,7 +116,7 @@ class Many(VectorEnv[Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Act in all copies; those that had ended begin, whatever they were told to do."""
-        step = self.task.step(action)
+        step = self.task.step(fit(action, self.action_space))
         begun = self.over.copy()
         observation = self._begin() if begun.any() else step.observation
         terminated, truncated = ends(step)
@@ -158,6 +158,22 @@ def ends(step: Step) -> tuple[Flags, Flags]:
     """Which copies came to an end of their own, and which only ran out of time."""
     own = step.success | step.collision
     return step.ended & own, step.ended & ~own
+
+
+def fit(action: Any, space: Any) -> Any:
+    """The action as numbers of the space's shape; anything else is refused."""
+    try:
+        numbers = np.asarray(action, np.float32)
+    except (TypeError, ValueError):
+        numbers = np.empty(0, np.float32)
+    if numbers.shape != space.shape or not np.isfinite(numbers).all():
+        raise WorldRefused(
+            "this is no action of this world",
+            "step",
+            f"it must be finite numbers of shape {space.shape}, and has shape {numbers.shape}",
+            "take one of `action_space`; beyond -1 and 1 it is cut off",
+        )
+    return numbers
 
 
 def observations(task: Task) -> Box:

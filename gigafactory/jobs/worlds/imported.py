@@ -76,12 +76,15 @@ def read(path: Path | str) -> Scene:
     return look(path).scene
 
 
-def look(path: Path | str) -> Imported:
-    """The world of a file, and what a person should be told about it."""
+def look(path: Path | str, still: bool = False) -> Imported:
+    """The world of a file, and what a person should be told about it.
+
+    One in which nothing can move is refused, unless it may be `still`.
+    """
     path = Path(path)
     known(path)
     state = path.stat()
-    return _look(str(path.resolve()), state.st_mtime_ns, state.st_size)
+    return _look(str(path.resolve()), state.st_mtime_ns, state.st_size, still)
 
 
 def known(path: Path) -> None:
@@ -94,19 +97,20 @@ def known(path: Path) -> None:
             "export it as one of these",
         )
     if not path.is_file():
-        raise WorldRefused("there is no such file", str(path), "nothing is there, or no file",
-                           "correct the path")  # fmt: skip
+        why = "a folder is there" if path.is_dir() else "nothing is there"
+        raise WorldRefused("there is no such file", str(path), why, "correct the path")
 
 
 @functools.lru_cache(maxsize=32)
-def _look(path: str, changed_ns: int, size: int) -> Imported:
+def _look(path: str, changed_ns: int, size: int, still: bool) -> Imported:
     """As `look`; a file that has changed is read anew."""
     asked = json.dumps(path) + "\n"
+    reader = [sys.executable, "-m", "gigafactory.jobs.worlds.imported", *(["still"] * still)]
     name = Path(path).name
     with tempfile.TemporaryDirectory() as cwd:  # MuJoCo leaves its log where it stands.
         try:
             ran = subprocess.run(
-                [sys.executable, "-m", "gigafactory.jobs.worlds.imported"], input=asked, text=True,
+                reader, input=asked, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=cwd, timeout=READ_S,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )  # fmt: skip
@@ -135,7 +139,7 @@ def answer(told: dict[str, Any]) -> Imported:
     return Imported(scene, tuple(told["notes"]))
 
 
-def here(path: Path) -> dict[str, Any]:
+def here(path: Path, still: bool = False) -> dict[str, Any]:
     """Read a file in this process: what `answer` understands."""
     try:
         known(path)
@@ -145,7 +149,7 @@ def here(path: Path) -> dict[str, Any]:
             )
         reader = importlib.import_module(f"gigafactory.jobs.worlds.{READERS[path.suffix.lower()]}")
         world: World = reader.read(path)
-        return _finished(world, path.name)
+        return _finished(world, path.name, still)
     except WorldRefused as refused:
         return {"refused": [refused.what, refused.where, refused.why, refused.remedy]}
     except (MemoryError, RecursionError) as error:
@@ -181,7 +185,7 @@ def moment(
     for now, colours in ((model.geom_rgba, usual.geoms), (model.mat_rgba, usual.materials)):
         jitter = noise.uniform(1 - tint, 1 + tint, (len(colours), 3))
         now[:, :3] = np.clip(colours[:, :3] * jitter, 0, 1)
-    _settle(model, data, noise, drawn["shift"], drawn["turn"])
+    settle(model, data, noise, drawn["shift"], drawn["turn"])
     if model.nnumeric and model.numeric(0).name == ORBIT:
         _orbit(model, usual, drawn)
     elif randomise:
@@ -230,7 +234,7 @@ def _usual(model: mujoco.MjModel) -> Nominal:
     return _nominal[model]
 
 
-def _settle(
+def settle(
     model: mujoco.MjModel, data: mujoco.MjData, noise: Any, shift: float, turn: float
 ) -> None:
     """Move what is free, and let it come to rest."""
@@ -241,21 +245,26 @@ def _settle(
             mujoco.mj_resetData(model, data)
         if not moved:
             return  # It does not stand being moved; it stays as it was.
-        for joint in np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE):
-            at = int(model.jnt_qposadr[joint])
-            data.qpos[at : at + 2] += noise.uniform(-shift, shift, 2)
-            yaw = noise.uniform(-turn, turn) / 2
-            turned = np.zeros(4)
-            mujoco.mju_mulQuat(
-                turned, np.array([math.cos(yaw), 0, 0, math.sin(yaw)]), data.qpos[at + 3 : at + 7]
-            )
-            data.qpos[at + 3 : at + 7] = turned
+        move(model, data.qpos, noise, shift, turn)
         for _ in range(min(SETTLE_STEPS, math.ceil(SETTLE_S / model.opt.timestep))):
             mujoco.mj_step(model, data)
         bad = data.warning[int(mujoco.mjtWarning.mjWARN_BADQACC)].number
         if np.isfinite(data.qpos).all() and not bad:
             data.qvel[:] = 0
             return
+
+
+def move(model: mujoco.MjModel, qpos: Any, noise: Any, shift: float, turn: float) -> None:
+    """Shift and turn free bodies on the spot, by so much at most."""
+    for joint in np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE):
+        at = int(model.jnt_qposadr[joint])
+        qpos[at : at + 2] += noise.uniform(-shift, shift, 2)
+        yaw = noise.uniform(-turn, turn) / 2
+        turned = np.zeros(4)
+        mujoco.mju_mulQuat(
+            turned, np.array([math.cos(yaw), 0, 0, math.sin(yaw)]), qpos[at + 3 : at + 7]
+        )
+        qpos[at + 3 : at + 7] = turned
 
 
 def _orbit(model: mujoco.MjModel, usual: Nominal, drawn: dict[str, float]) -> None:
@@ -270,21 +279,22 @@ def _orbit(model: mujoco.MjModel, usual: Nominal, drawn: dict[str, float]) -> No
     mujoco.mju_mat2Quat(model.cam_quat[0], axes.ravel())
 
 
-def _finished(world: World, told: str) -> dict[str, Any]:
+def _finished(world: World, told: str, still: bool) -> dict[str, Any]:
     """Compile it, see that something moves, and add what pictures need."""
     model = world.compiled()
-    if not model.nv and not model.nmocap:
+    if not model.nv and not model.nmocap and not still:
         raise WorldRefused(
             "nothing in this world can move", told,
             f"its {model.nbody - 1} bodies have no joint",
-            "give a body a joint: <freejoint/> in MJCF, RigidBodyAPI in USD, a joint in URDF",
+            "give a body a joint (<freejoint/> in MJCF, RigidBodyAPI in USD, a joint in URDF); or"
+            " let a robot act in it, which it may do as it is",
         )  # fmt: skip
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     low, high = box(model, data)
-    still = (model.body_weldid[model.geom_bodyid] == 0) & (model.geom_group <= 2)
+    ground = (model.body_weldid[model.geom_bodyid] == 0) & (model.geom_group <= 2)
     root = world.root.child("worldbody")
-    if not still.any():
+    if not ground.any():
         z = float(low[2]) - 0.001
         root.add(
             "geom",
@@ -353,7 +363,7 @@ def _serve() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        speak.write(json.dumps(here(Path(json.loads(line)))) + "\n")
+        speak.write(json.dumps(here(Path(json.loads(line)), "still" in sys.argv)) + "\n")
         speak.flush()
 
 

@@ -24,16 +24,17 @@ from numba import njit
 from numpy.typing import NDArray
 
 from gigafactory.jobs.worlds import warehouse
-from gigafactory.jobs.worlds.scene import PARKED_Z
+from gigafactory.jobs.worlds.scene import PARKED_Z, Scene, WorldRefused
 from gigafactory.jobs.worlds.task import Step
 from gigafactory.jobs.worlds.warehouse import CORNERS, PEOPLE, PERSON_RADIUS, REACH, SPEED, TURN
 
 RAYS = 36
 LIDAR_M = 6.0  # range
-LIDAR_HEIGHT_M = 0.12  # below the top of a pallet
 CELL_M = 0.2
 NEAR_M, FAR_M = 0.8, 2.6  # along the way, of the two points that are observed
 GOAL_M = 0.4
+TRIES = 1000
+WAY_M = (5.0, math.inf)  # of an errand, from and to
 SUBSTEPS = 10
 BLOCKS = warehouse.RACKS + warehouse.PALLETS
 WAYS = 13  # straight ones that the observation says how far they are free, 15 degrees apart
@@ -58,11 +59,11 @@ class Navigate:
     steps_max = 600
     observation_names = OBSERVATION
     action_names = ("speed", "turn")
+    _way_m = WAY_M
 
     def __init__(self, world: dict[str, Any], n: int, threads: int = 1):
         self.n = n
-        self._ranges = {**(world.get("ranges") or {}), "robots": (1, 1)}
-        first = warehouse.build(0, self._ranges, robots_most=1).model()
+        first, half, blocks = self._first(world)
         self._models = [first] * n
         self._batch = Batch(first, n, threads)
         self._qpos, self._qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
@@ -70,11 +71,11 @@ class Navigate:
         self._mocap = self._batch.bind("mocap_pos")
         self._quat = self._batch.bind("mocap_quat")
         self.drawn: list[dict[str, float]] = [{}] * n
-        cells = tuple(int(2 * side / CELL_M) + 2 for side in most_half())
+        cells = tuple(int(2 * side / CELL_M) + 2 for side in half)
         self._room = np.zeros((n, *cells), np.float32)
         self._way = np.zeros((n, *cells), np.float32)
         self._half = np.ones((n, 2))
-        self._blocks = np.zeros((n, BLOCKS, 5))
+        self._blocks = np.zeros((n, blocks, 5))
         self._goal = np.zeros((n, 2))
         self._robot = np.ones((n, 3))  # wheel radius, between the wheels, length
         self._walkers = np.zeros((n, PEOPLE, 3))
@@ -155,25 +156,39 @@ class Navigate:
         model = self._models[i]
         goal = model.site("goal").id
         model.site_pos[goal, :2], model.site_group[goal] = self._goal[i], 2
+        # As compiled it lies in the world's own frame, and MuJoCo would not look at its place.
+        model.site_sameframe[goal] = 0
         simulation = self._batch.get_data(i)
         mujoco.mj_forward(model, simulation)
         return model, simulation
 
+    def _first(self, world: dict[str, Any]) -> tuple[mujoco.MjModel, tuple[float, float], int]:
+        """A model like all that follow, half the largest hall, the most rectangles in it."""
+        self._ranges = {**(world.get("ranges") or {}), "robots": (1, 1)}
+        return warehouse.build(0, self._ranges, robots_most=1).model(), most_half(), BLOCKS
+
+    def _stand(self, i: int, seed: int) -> tuple[Scene, mujoco.MjModel]:
+        """Build layout `seed` in copy `i`: what stands where, and how much room is between."""
+        scene = warehouse.build(seed, self._ranges, robots_most=1)
+        model = scene.model()
+        self._half[i] = model.numeric("hall").data[:2]
+        self._routes[i] = model.numeric("routes").data.reshape(-1, CORNERS, 2)[:PEOPLE]
+        self._blocks[i] = obstacles(model)
+        clear(self._blocks[i], self._half[i], self._room[i])
+        return scene, model
+
     def _lay_out(self, i: int, seed: int) -> tuple[float, float, float]:
         """Build and plan layout `seed` in copy `i`; where the robot starts."""
-        scene = warehouse.build(seed, self._ranges, robots_most=1)
-        self._models[i] = model = scene.model()
-        self.drawn[i] = scene.drawn
-        self._half[i] = model.numeric("hall").data[:2]
+        scene, model = self._stand(i, seed)
+        self._models[i], self.drawn[i] = model, scene.drawn
         self._count[i] = int(scene.drawn["people"])
         self._walk_speed[i] = scene.drawn["walk_speed"]
         self._robot[i] = model.numeric("wheels").data
-        self._routes[i] = model.numeric("routes").data.reshape(-1, CORNERS, 2)[:PEOPLE]
-        self._blocks[i] = obstacles(model)
-        room, way = self._room[i], self._way[i]
-        clear(self._blocks[i], self._half[i], room)
         rng = np.random.default_rng([seed, 1])
-        start, self._goal[i] = errand(rng, self._half[i], room, self._robot[i, 2] * REACH, way)
+        start, self._goal[i] = errand(
+            rng, self._half[i], self._room[i], self._robot[i, 2] * REACH, self._way[i],
+            way_m=self._way_m,
+        )  # fmt: skip
         for k in range(PEOPLE):
             for _ in range(30):
                 leg = int(rng.integers(1, CORNERS))
@@ -233,8 +248,9 @@ def errand(
     way: NDArray[np.float32],
     starts: Sequence[Floats] = (),
     goals: Sequence[Floats] = (),
+    way_m: tuple[float, float] = WAY_M,
 ) -> tuple[Floats, Floats]:
-    """A start and a goal with room around them and 5 m of way between; plans into `way`.
+    """A start and a goal with room around them and `way_m` of way between; plans into `way`.
 
     Both keep 2 m from the starts, or the goals, that others have already.
     """
@@ -248,13 +264,19 @@ def errand(
         return far
 
     goals_free, starts_free = np.flatnonzero(far_from(goals)), far_from(starts)
-    while True:
+    for _ in range(TRIES):
         goal = goals_free[rng.integers(len(goals_free))]
         plan(room, reach, free[goal][0], free[goal][1], way)
         costs = way[free[:, 0], free[:, 1]]
-        possible = np.flatnonzero(starts_free & (costs > 5) & np.isfinite(costs))
+        long_enough = (costs > way_m[0]) & (costs <= way_m[1])
+        possible = np.flatnonzero(starts_free & long_enough & np.isfinite(costs))
         if len(possible):
             return places[possible[rng.integers(len(possible))]], places[goal]
+    raise WorldRefused(
+        "there is no errand for a robot here", "the floor's plan",
+        f"of {TRIES} goals none has a way of {way_m[0]:.1f} to {way_m[1]:.0f} m to it",
+        "move things apart, or close off what belongs to no hall",
+    )  # fmt: skip
 
 
 def most_half() -> tuple[float, float]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import mujoco
 import numpy as np
 
+from gigafactory.jobs.context import JobRefused
+
 SPLITS = ("train", "heldout")
 PARKED_Z = -20.0
 PARKED = {"contype": 0, "conaffinity": 0, "group": 4}
@@ -29,16 +31,8 @@ ESCAPES = {ord("&"): "&amp;", ord('"'): "&quot;", ord("<"): "&lt;"}
 LABEL = re.compile(r"([^/]+)/(\d+)")
 
 
-class WorldRefused(ValueError):
+class WorldRefused(JobRefused):
     """A world that was asked for and cannot be built."""
-
-    def __init__(self, what: str, where: str, why: str, remedy: str):
-        super().__init__(f"{what}\n  where  {where}\n  why    {why}\n\nhint: {remedy}")
-        self.what, self.where, self.why, self.remedy = what, where, why, remedy
-
-    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
-        # A worker's refusal travels to its parent.
-        return WorldRefused, (self.what, self.where, self.why, self.remedy)
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,12 @@ class Task(Protocol):
 
 
 def make(world: dict[str, Any], n: int, threads: int = 1) -> Task:
-    """`n` copies of what there is to do in `world`: navigate, sort or drive."""
+    """`n` copies of what there is to do in `world`: navigate (in a file, too), sort or drive."""
     untimed()
+    if world.get("file"):
+        from gigafactory.jobs.worlds.own import Own
+
+        return Own(world, n, threads)
     match world.get("scene"):
         case "warehouse":
             from gigafactory.jobs.worlds.navigate import Navigate
@@ -108,9 +112,8 @@ def make(world: dict[str, Any], n: int, threads: int = 1) -> Task:
     raise WorldRefused(
         f"nobody knows what is to be done in {world.get('name', 'this world')}",
         f"worlds.{world.get('name', '?')}",
-        "tasks belong to the scenes warehouse (navigate), factory (sort) and road (drive);"
-        " a file says how a world looks, not what counts as success in it",
-        "take a world with one of these scenes for rollout, policies and closed_loop",
+        "a task belongs to warehouse and to a file (navigate), factory (sort) or road (drive)",
+        "give the world one of these scenes, or a file",
     )
 
 

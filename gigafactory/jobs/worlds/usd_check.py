@@ -114,9 +114,11 @@ def _confined(layer: Sdf.Layer, root: Path, told: str, seen: set[str]) -> None:
 
     layer.Traverse(Sdf.Path.absoluteRootPath, clips)
     for asset in sorted(layer.GetCompositionAssetDependencies()):
+        where = f"{told}, {_names(layer, asset)}"
         if "`" in asset or "://" in asset:
-            raise WorldRefused(f"{asset!r} cannot be followed", told,
-                               "a world's layers are files beside it", "name a file")  # fmt: skip
+            raise WorldRefused(f"the layer {asset!r} is not followed", where,
+                               "a world's layers are files beside it, and it is none",
+                               "copy it there, and name the copy")  # fmt: skip
         try:
             # A bare name is beside its layer, wherever else USD would look for it.
             absolute = layer.ComputeAbsolutePath(asset).split("[")[0]
@@ -124,14 +126,33 @@ def _confined(layer: Sdf.Layer, root: Path, told: str, seen: set[str]) -> None:
         except (OSError, ValueError, RuntimeError):
             real = Path("/")
         if not real.is_relative_to(root):
-            raise WorldRefused(f"{asset!r} leads out of the world's folder", told,
+            raise WorldRefused(f"the layer {asset!r} leads out of the world's folder", where,
                                "a world reads only files beside and below it",
-                               "copy the layer there")  # fmt: skip
+                               "copy the layer there, and name the copy")  # fmt: skip
         if not real.is_file():
-            raise WorldRefused("a layer is missing", told, f"there is no file {asset!r}",
+            why = f"there is no file {real.relative_to(root)} beside the world"
+            raise WorldRefused(f"a layer is missing: {asset!r}", where, why,
                                "put it there, or take the reference away")  # fmt: skip
-        if str(real) not in seen and (below := Sdf.Layer.FindOrOpen(str(real))):
+        if str(real) in seen:
+            continue
+        with telling(real):
+            below = Sdf.Layer.FindOrOpen(str(real))
+        if below:
             _confined(below, root, real.name, seen)
+
+
+def _names(layer: Sdf.Layer, asset: str) -> str:
+    """The prim that refers to another layer; `/` where the layer itself lies on it."""
+    found: list[str] = []
+
+    def look(at: Sdf.Path) -> None:
+        spec = layer.GetPrimAtPath(at) if at.IsPrimPath() else None
+        for arcs in (spec.referenceList, spec.payloadList) if spec else ():
+            if any(one.assetPath == asset for one in arcs.GetAddedOrExplicitItems()):
+                found.append(str(at))
+
+    layer.Traverse(Sdf.Path.absoluteRootPath, look)
+    return found[0] if found else "/"
 
 
 def prims(stage: Usd.Stage) -> Iterator[Usd.Prim]:

@@ -117,36 +117,12 @@ def build(
         *(person(i, people[i], i < drawn["people"], drawn) for i in range(len(people))),
         *(robot(i, robots[i], i < drawn["robots"], drawn) for i in range(robots_most)),
     ]
-    radius, mass = drawn["wheel_radius"], drawn["robot_mass"]
-    wheels = [f"robot/{i}/{side}" for i in range(robots_most) for side in ("left", "right")]
-    most = mass * radius / 2 * ACCELERATION
-    motors = [
-        element(
-            "velocity",
-            name=wheel,
-            joint=wheel,
-            kv=mass * radius**2 / 2 / 0.08,
-            ctrlrange=(-20, 20),
-            forcerange=(-most, most),
-        )
-        for wheel in wheels
-    ]
-    touches = [
-        element(
-            "contact",
-            name=f"robot/{i}/touched",
-            geom1=f"robot/{i}/chassis",
-            data="found",
-            num=1,
-        )
-        for i in range(robots_most)
-    ]
     everyone = np.concatenate([people, robots])
     looks = within(PARAMETERS, ranges or {})
     numbers = {
         "routes": everyone.ravel(),
         "hall": [*hall.half, drawn["people"], drawn["robots"], drawn["walk_speed"]],
-        "wheels": [radius, track(drawn), drawn["robot_length"]],
+        "wheels": [drawn["wheel_radius"], track(drawn), drawn["robot_length"]],
         "looks": [end for name in LOOKS for end in (looks[name].low, looks[name].high)],
         "boxes": np.concatenate(
             [hall.boxes[:, :2], np.zeros((BOXES - len(hall.boxes), 2))]
@@ -173,11 +149,39 @@ def build(
             *(element("numeric", name=name, data=values) for name, values in numbers.items()),
         ),
         element("worldbody", "\n", *parts),
-        element("actuator", "\n", *motors),
-        element("sensor", "\n", *touches),
+        *motors_and_touch(robots_most, drawn),
         model="warehouse",
     )
     return Scene("warehouse", seed, mjcf, drawn, CLASSES)
+
+
+def motors_and_touch(robots: int, drawn: dict[str, float]) -> tuple[str, str]:
+    """The actuators and the sensors of so many robots."""
+    radius, mass = drawn["wheel_radius"], drawn["robot_mass"]
+    wheels = [f"robot/{i}/{side}" for i in range(robots) for side in ("left", "right")]
+    most = mass * radius / 2 * ACCELERATION
+    motors = [
+        element(
+            "velocity",
+            name=wheel,
+            joint=wheel,
+            kv=mass * radius**2 / 2 / 0.08,
+            ctrlrange=(-20, 20),
+            forcerange=(-most, most),
+        )
+        for wheel in wheels
+    ]
+    touches = [
+        element(
+            "contact",
+            name=f"robot/{i}/touched",
+            geom1=f"robot/{i}/chassis",
+            data="found",
+            num=1,
+        )
+        for i in range(robots)
+    ]
+    return element("actuator", "\n", *motors), element("sensor", "\n", *touches)
 
 
 def track(drawn: dict[str, float]) -> float:
@@ -537,33 +541,9 @@ def bodies(model: mujoco.MjModel, class_: str) -> slice:
 def surroundings(hall: Layout, drawn: dict[str, float]) -> str:
     """Floor, walls, two dock doors with their marks, lights and cameras."""
     x, y = hall.half
-    shade = drawn["floor_shade"]
-    wall = {"type": "box", "contype": 0, "conaffinity": 1, "rgba": (0.72, 0.74, 0.76, 1)}
     seen = {"type": "box", **shown(True)}
     grey, yellow = (0.3, 0.33, 0.38, 1), (0.9, 0.75, 0.1, 1)
-    tall = WALL_HEIGHT / 2
-    parts = [
-        element(
-            "geom",
-            name="floor",
-            type="plane",
-            size=(x, y, 1),
-            contype=0,
-            conaffinity=3,
-            # A contact has the larger condim of its two geoms: 3 here would rub on the casters.
-            condim=1,
-            friction=(drawn["floor_friction"], 0.005, 0.0001),
-            rgba=(shade, shade, shade * 1.02, 1),
-        ),
-        element(
-            "geom", name="wall/north", pos=(0, y + 0.1, tall), size=(x + 0.2, 0.1, tall), **wall
-        ),
-        element(
-            "geom", name="wall/south", pos=(0, -y - 0.1, tall), size=(x + 0.2, 0.1, tall), **wall
-        ),
-        element("geom", name="wall/east", pos=(x + 0.1, 0, tall), size=(0.1, y, tall), **wall),
-        element("geom", name="wall/west", pos=(-x - 0.1, 0, tall), size=(0.1, y, tall), **wall),
-    ]
+    parts = walled_floor(hall.half, drawn["floor_friction"], drawn["floor_shade"])
     for side in (-1, 1):
         door = side * x / 2
         parts += [
@@ -600,6 +580,35 @@ def surroundings(hall: Layout, drawn: dict[str, float]) -> str:
         fovy = math.degrees(drawn["camera_fov"])  # MJCF has it in degrees, always
         parts.append(element("camera", name=f"camera/{camera}", pos=at, quat=quat, fovy=fovy))
     return "".join(parts)
+
+
+def walled_floor(half: tuple[float, float], friction: float, shade: float) -> list[str]:
+    """A level floor and the four walls around it."""
+    x, y = half
+    wall = {"type": "box", "contype": 0, "conaffinity": 1, "rgba": (0.72, 0.74, 0.76, 1)}
+    tall = WALL_HEIGHT / 2
+    return [
+        element(
+            "geom",
+            name="floor",
+            type="plane",
+            size=(x, y, 1),
+            contype=0,
+            conaffinity=3,
+            # A contact has the larger condim of its two geoms: 3 here would rub on the casters.
+            condim=1,
+            friction=(friction, 0.005, 0.0001),
+            rgba=(shade, shade, shade * 1.02, 1),
+        ),
+        element(
+            "geom", name="wall/north", pos=(0, y + 0.1, tall), size=(x + 0.2, 0.1, tall), **wall
+        ),
+        element(
+            "geom", name="wall/south", pos=(0, -y - 0.1, tall), size=(x + 0.2, 0.1, tall), **wall
+        ),
+        element("geom", name="wall/east", pos=(x + 0.1, 0, tall), size=(0.1, y, tall), **wall),
+        element("geom", name="wall/west", pos=(-x - 0.1, 0, tall), size=(0.1, y, tall), **wall),
+    ]
 
 
 def corner(
