@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gigafactory.door import AS_JSON, door, say, working, write_whole
+from gigafactory.door import AS_JSON, as_open_as_theirs, door, say, working, write_whole
 from gigafactory.faults import Fault, Refused, nearest
 from gigafactory.running import table
 
 if TYPE_CHECKING:
+    from gigafactory.blueprint import Blueprint
     from gigafactory.jobs.worlds.scene import Scene
 
 WIDTH, HEIGHT = 640, 480
@@ -54,10 +55,57 @@ def world(
         told, scene, notes = _read(name, seed)
         told |= _judged(scene, name if notes is not None else None)
         told["notes"] = [*(notes or ()), *told["notes"]]
-        told["files"] = _write(scene, output, told) if output is not None else []
+        told["files"] = []
+        if output is not None:
+            with as_open_as_theirs():
+                told["files"] = _write(scene, output, told)
     say(told, as_json, lambda: _shown(told))
     if not all(gate["passed"] for gate in told["gates"]):
         raise typer.Exit(1)
+
+
+def open_files(read: "Blueprint") -> str:
+    """Open each world of a blueprint that is a file; what came of it, in words.
+
+    Raises `Refused` with what is wrong with all of them.
+    """
+    files = {name: one.file for name, one in read.worlds.items() if one.file}
+    if not files:
+        return ""
+    try:
+        from gigafactory.jobs.worlds import imported, own
+        from gigafactory.jobs.worlds.scene import WorldRefused
+    except ImportError as error:
+        return f"worlds not opened: {_lacking(error).why}"
+    faults = []
+    for name, file in files.items():
+        try:
+            acting = [
+                _acts(work)
+                for work in read.workloads.values()
+                if getattr(work, "world", None) == name
+            ]
+            still = bool(acting) and all(acting)
+            there = imported.look(file, still).scene.model().ncam
+            if any(acting):
+                own.place({"name": name, "file": file, "ranges": read.worlds[name].ranges})
+        except WorldRefused as no:
+            faults.append(Fault(no.what, f"worlds.{name}.file: {no.where}", no.why, no.remedy))
+            continue
+        for job, work in read.workloads.items():
+            if getattr(work, "world", None) == name and getattr(work, "cameras", 1) > there:
+                what, why = f"there are no {work.cameras} cameras", f"{Path(file).name} has {there}"  # type: ignore[union-attr]
+                where, hint = f"workloads.{job}.cameras", f"ask for {there} at most"
+                faults.append(Fault(what, where, why, hint))
+    if faults:
+        raise Refused(*faults)
+    return f"{len(files)} world{'s' * (len(files) > 1)} opened"
+
+
+def _acts(work: Any) -> bool:
+    """Whether a job puts a robot into its world, rather than take pictures of it."""
+    drives = work.kind == "rollout" or getattr(work, "learns", "") == "policy"
+    return drives or getattr(work, "suite", "") == "closed_loop"
 
 
 @contextmanager
@@ -84,7 +132,7 @@ def _lacking(error: ImportError) -> Fault:
 def _read(name: str, seed: int) -> tuple[dict[str, Any], "Scene", tuple[str, ...] | None]:
     """What was asked for; of a file also what is to be told about it."""
     from gigafactory.jobs import worlds
-    from gigafactory.jobs.worlds import imported
+    from gigafactory.jobs.worlds import imported, own
 
     if name in worlds.SCENES:
         scene = worlds.build({"name": name, "scene": name}, seed)
@@ -95,13 +143,15 @@ def _read(name: str, seed: int) -> tuple[dict[str, Any], "Scene", tuple[str, ...
         return {"world": name, "seed": seed, "parameters": parameters}, scene, None
     if not Path(name).suffix and not Path(name).exists():
         known = ", ".join(imported.READERS)
-        hint = f"{nearest(name, worlds.SCENES)}; a file ends in {known}"
+        hint = f"a file ends in {known}; of ours, {nearest(name, worlds.SCENES)}"
         raise Refused(
             Fault(f"no world is called {name!r}", name, "it is neither ours nor a file", hint)
         )
     read = imported.look(name)
+    drives = own.told({"name": name, "file": name})
     parameters = {key: asdict(range_) for key, range_ in imported.PARAMETERS.items()}
-    return {"world": name, "seed": None, "parameters": parameters}, read.scene, read.notes
+    told = {"world": name, "seed": None, "parameters": parameters}
+    return told, read.scene, (*read.notes, drives)
 
 
 def _judged(scene: "Scene", file: str | None) -> dict[str, Any]:
@@ -130,13 +180,15 @@ def _judged(scene: "Scene", file: str | None) -> dict[str, Any]:
         # What is placed by hand, as traffic is, has no weight that counts.
         "moving_kg": float(model.body_mass[(model.body_weldid > 0) & by_itself].sum()),
         "classes": dict(classes), "notes": list(notes),
-        # JSON has no infinity.
-        "gates": [
-            {key: None if value in (math.inf, -math.inf) else value for key, value in gate.items()}
-            for gate in map(asdict, gates.check(scene))
-        ],
+        "gates": [_told(gate) for gate in map(asdict, gates.check(scene))],
         "checks": [asdict(check) for check in checks],
     }  # fmt: skip
+
+
+def _told(gate: dict[str, Any]) -> dict[str, Any]:
+    """A gate as JSON, which has no infinity; one that was not tried has no value."""
+    value = gate["value"]
+    return gate | {"value": value if gate["tried"] and math.isfinite(value) else None}
 
 
 def _write(scene: "Scene", folder: Path, told: dict[str, Any]) -> list[str]:
@@ -197,6 +249,10 @@ def _draw(scene: "Scene", folder: Path) -> list[str]:
     return ["camera-0.png", "camera-0-things.png"]
 
 
+def _went(gate: dict[str, Any]) -> str:
+    return ("passed" if gate["passed"] else "FAILED") if gate["tried"] else "not tried"
+
+
 def _shown(told: dict[str, Any]) -> Any:
     from rich.console import Group
 
@@ -213,9 +269,8 @@ def _shown(told: dict[str, Any]) -> Any:
         for name, one in told["parameters"].items()
     ]  # fmt: skip
     gates = [
-        (gate["name"], "passed" if gate["passed"] else "FAILED", f"{gate['value']:.4g}"
-         if isinstance(gate["value"], float) else "–" if gate["value"] is None
-         else str(gate["value"]), gate["why"])
+        (gate["name"], _went(gate), "–" if gate["value"] is None else f"{gate['value'] + 0.0:.4g}",
+         gate["why"])
         for gate in told["gates"]
     ]  # fmt: skip
     failed = [check for check in told["checks"] if not check["passed"]]

@@ -72,7 +72,7 @@ def main() -> None:
 
 @app.command()
 def check(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> None:
-    """Read a blueprint and say all that is wrong with it.
+    """Read a blueprint and say all that is wrong with it, and with the files of its worlds.
 
     Example: `gigafactory check my.yaml --set sites.home.power=60W`
     """
@@ -80,14 +80,17 @@ def check(blueprint: BLUEPRINT, set_: SET = None, as_json: AS_JSON = False) -> N
         from gigafactory.blueprint import load
 
         read = load(blueprint, set_ or ())
+        opened = building.open_files(read)
         counts = {"sites": len(read.sites), "workloads": len(read.workloads)}
         if read.design is not None:
             counts["demands"] = len(read.design.demands)
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        told = [f"{count} {name}" for name, count in counts.items()]
+        worlds = {"worlds": opened} if opened else {}
+        told += worlds.values()
         say(
-            {"blueprint": read.name, "ok": True, **counts},
+            {"blueprint": read.name, "ok": True, **counts, **worlds},
             as_json,
-            lambda: f"{read.name}: {told}, no fault",
+            lambda: f"{read.name}: {', '.join(told)}, no fault",
         )
 
 

@@ -125,8 +125,13 @@ class Client:
             yield from reply.iter_text()
 
     def artifacts(self, name: str) -> Json:
-        """Files that the newest attempt left: `attempt`, `committed`, `files`."""
-        return self._get(f"/api/jobs/{_part(name)}/artifacts")
+        """Files that the newest attempt left: `attempt`, `committed`, `files`, all of them."""
+        path = f"/api/jobs/{_part(name)}/artifacts"
+        whole = page = self._get(path)
+        while (cursor := page.pop("cursor", None)) is not None:
+            page = self._get(path, cursor=cursor)
+            whole["files"] += page["files"]
+        return whole
 
     def fetch(self, name: str, path: str, to: Path) -> Path:
         """Bring one of the files into the folder `to`, whole or not at all."""

@@ -55,6 +55,16 @@ def keep_private() -> None:
     _callers_umask = os.umask(0o077)
 
 
+@contextmanager
+def as_open_as_theirs() -> Iterator[None]:
+    """Files and folders made within are those that people asked for: as open as their others."""
+    ours = os.umask(_callers_umask)
+    try:
+        yield
+    finally:
+        os.umask(ours)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that people asked for: there whole or not at all, as open as theirs are.
 

@@ -7,16 +7,19 @@ that only read look into the ledger of this home.
 import asyncio
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gigafactory import playing
-from gigafactory.door import AS_JSON, door, out, say
+from gigafactory.door import AS_JSON, as_open_as_theirs, door, out, say
 from gigafactory.faults import Fault, Refused, nearest
 
 if TYPE_CHECKING:
@@ -29,7 +32,6 @@ SET = Annotated[
 JOB = Annotated[str, typer.Argument(help="the name of a job")]
 FOLLOW = Annotated[bool, typer.Option("--follow", "-f", help="go on as it grows")]
 LOOK_S = 0.5
-FILES_MAX = 10_000  # as the API lists, see works.api.files
 
 
 def mount(app: typer.Typer) -> None:
@@ -45,7 +47,7 @@ def up(
         str, typer.Argument(help="a blueprint file, or the name of a shipped one")
     ],
     again: Annotated[bool, typer.Option(help="a new run; calibration and history stay")] = False,
-    once: Annotated[bool, typer.Option(help="end after the first token")] = False,
+    once: Annotated[bool, typer.Option(help="end after the first answer")] = False,
     recalibrate: Annotated[bool, typer.Option(help="measure this machine anew")] = False,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="of console and gateway; 0 for any")
@@ -107,14 +109,18 @@ def submit(
     with door(as_json):
         offers = [_offer(file) for file in files]
         with connected() as factory:
-            if quote:
-                answers = [factory.quote(**offer) for offer in offers]
-            elif len(offers) == 1:
-                answers = [factory.submit(**offers[0])]
+            if quote or len(offers) == 1:
+                ask = factory.quote if quote else factory.submit
+                answers = []
+                for file, offer in zip(files, offers, strict=True):
+                    with _in_file(file):
+                        answers.append(ask(**offer))
             else:
-                taken = factory.submit_many(offers)
-                if faults := [Fault(**f) for one in taken for f in one.get("errors") or ()]:
-                    raise Refused(*faults)  # Which were accepted, `gigafactory jobs` lists.
+                refused: list[Fault] = []
+                for file, one in zip(files, factory.submit_many(offers), strict=True):
+                    refused += (_placed(Fault(**f), file) for f in one.get("errors") or ())
+                if refused:
+                    raise Refused(*refused)  # Which were accepted, `gigafactory jobs` lists.
                 answers = [factory.job(offer["name"]) for offer in offers]
             if not as_json or not watch:
                 whole = answers[0] if len(answers) == 1 else {"jobs": answers}
@@ -203,7 +209,7 @@ def artifacts(
 
     Example: `gigafactory artifacts code-model -o model/`
     """
-    with door(as_json):
+    with door(as_json), as_open_as_theirs():
         if not runs():
             found = _files_on_disk(job, output)
         else:
@@ -212,9 +218,6 @@ def artifacts(
                 if output is not None:
                     for file in found["files"]:
                         factory.fetch(job, file["path"], output)
-                if len(found["files"]) == FILES_MAX:
-                    more = f"only the first {FILES_MAX:,} files: there may be more; all of them"
-                    print(f"{more} are brought when the factory is stopped", file=sys.stderr)
         rows = [(file["path"], f"{file['bytes']:,}") for file in found["files"]]
         say(found, as_json, lambda: table(("file", "bytes"), rows) if rows else _nothing(found))
 
@@ -335,12 +338,33 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
 
 
 def _offer(file: Path) -> dict[str, Any]:
-    """A job's name and work from its file."""
+    """A job's name and work from its file, which is called as the job where it gives no name."""
     from gigafactory.blueprint.load import read_text, read_tree
 
     tree = read_tree(read_text(file), file)
-    name = str(tree.pop("name", file.stem))
+    name = tree.pop("name", None)
+    if isinstance(name, list | dict):
+        why = "it is a name: letters, digits, - and _"
+        raise Refused(Fault("the job's name cannot be read", f"{file}, name", why, "name: my-job"))
+    name = file.stem if name is None else str(name)
     return {"name": name, "work": json.loads(json.dumps(tree, default=str))}
+
+
+@contextmanager
+def _in_file(file: Path) -> Iterator[None]:
+    """What the factory refuses of a job, told as a place in the file that it came from."""
+    try:
+        yield
+    except Refused as refused:
+        refused.faults = tuple(_placed(fault, file) for fault in refused.faults)
+        raise
+
+
+def _placed(fault: Fault, file: Path) -> Fault:
+    where = re.sub(r"^the job(:\d+)?(, )?(workloads\.[^.]+|work)?\.?", "", fault.where)
+    if where == fault.where and where != "name":
+        return fault
+    return replace(fault, where=f"{file}, {where}" if where else str(file))
 
 
 def _priced(answer: dict[str, Any], quote: bool) -> str:
@@ -399,17 +423,19 @@ def _standing(job: dict[str, Any]) -> str:
     if _let_go(job):
         return f"{job['name']}: let go, nobody asked"
     why = f": {job['why']}" if job["why"] else ""
-    error = f": {job['error'].get('what', '')}" if job.get("error") else ""
-    judged = _verdict(job.get("results") or {})
+    error = _error(job["error"]) if job.get("error") else ""
+    from gigafactory.console.words import verdict
+
+    judged = verdict((job.get("results") or {}).get("verdicts") or job.get("verdicts"))
+    judged = f": {judged}" if judged else ""
     return f"{job['name']}: {job['status']}{why}{step}{loss}{error}{judged}"
 
 
-def _verdict(results: dict[str, Any]) -> str:
-    if not results.get("verdicts"):
-        return ""
-    from gigafactory.show import verdict
-
-    return f": {verdict(results)}"
+def _error(error: dict[str, Any]) -> str:
+    """What went wrong, why, and what to do, as far as the job said."""
+    said = [error[key] for key in ("what", "why") if error.get(key)]
+    hint = f"; hint: {error['remedy']}" if error.get("remedy") else ""
+    return f": {': '.join(said)}{hint}"
 
 
 def _row(row: dict[str, Any]) -> str:

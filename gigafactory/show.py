@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from gigafactory.console import terminal
+from gigafactory.console.words import verdict
 from gigafactory.ledger.store import read
 from gigafactory.plan import Plan
 from gigafactory.units import show_duration
@@ -24,21 +25,6 @@ def missed(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Thresholds that an evaluation did not keep to."""
     verdicts = (job["results"] or {}).get("verdicts", [])
     return [verdict for verdict in verdicts if not verdict["passed"]]
-
-
-def verdict(results: dict[str, Any]) -> str:
-    """How a gate judged, each threshold with what was measured; empty where there was none."""
-    said = results.get("verdicts") or []
-    passed = all(one["passed"] for one in said)
-    told = "; ".join(
-        f"{one['metric']} "
-        + (f"{one['value']:.4g}" if isinstance(one["value"], float) else "not measured"
-           if one["value"] is None else str(one["value"]))
-        + f", wanted {one['threshold']}"
-        for one in said
-        if one["passed"] == passed
-    )  # fmt: skip
-    return f"{'passed' if passed else 'did not pass'}, {told}" if said else ""
 
 
 class Screen:
@@ -121,7 +107,8 @@ class Screen:
         answer = Text.assemble((first["prompt"], "dim"), "\n", (first["answer"], "bold"))
         title = f"{first['job']} answers"
         if first["first_s"] is not None:
-            title = f"first token from {first['job']} after {show_duration(first['first_s'])}"
+            begins = "first answer" if first["acts"] else "first token"
+            title = f"{begins} from {first['job']} after {show_duration(first['first_s'])}"
         self._console.print(Panel(answer, title=title, title_align="left"))
 
     def summary(self, summary: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
@@ -135,12 +122,9 @@ class Screen:
                 for key in ("where", "why", "remedy"):
                     if error.get(key):
                         self._console.print(f"  {error[key]}", highlight=False, markup=False)
-            for verdict in missed(job):
-                self._console.print(
-                    f"[red]{job['name']} did not pass[/]: {verdict['metric']} is"
-                    f" {verdict['value']}, wanted {verdict['threshold']}",
-                    highlight=False,
-                )
+            if missed(job):
+                said = verdict(job["results"]["verdicts"])
+                self._console.print(Text.assemble((job["name"], "red"), f" {said}"))
 
     def _moving(self, works: Works, job: str, status: str) -> None:
         progress = works.progress.get(job, {})
@@ -167,7 +151,8 @@ class Screen:
         judged = _judged(works, job) if planned.spec.kind == "evaluate" else None
         well = status == "done" and (judged is None or judged["passed"])
         mark = "[green]✓[/]" if well else "[red]✗[/]"
-        said = f": {told}" if judged and (told := verdict(judged["results"])) else ""
+        said = verdict(judged["results"].get("verdicts")) if judged else ""
+        said = f": {said}" if said else ""
         return (
             f"{mark} {planned.spec.kind:<10} {job}: {status}, quoted {show_duration(predicted_s)}"
             f"{said}"

@@ -39,7 +39,7 @@ workloads:
 """
 OFFER = {"kind": "evaluate", "of": "train", "suite": "bits_per_byte"}
 WAITS = {**OFFER, "after": "held"}
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Held(Stage):

@@ -12,6 +12,7 @@ from gigafactory.client import Client
 from gigafactory.faults import Refused
 from gigafactory.jobs import act_child, engines
 from gigafactory.jobs.engine_child import KEY
+from gigafactory.works.gateway.exchange import engine_words
 from tests.gateway_house import RUN, listening, open_house, replica
 
 LACKS = frozenset({"text", "embeddings"})
@@ -75,6 +76,33 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(house, path, body, s
     house.services.serve("chat", replica(house.engine_url, lacks={"act", "embeddings"}))
     answer = house.post(body, path)
     assert (answer.status_code, word in answer.json()["error"]["message"]) == (status, True)
+
+
+def test_what_the_engine_refuses_is_one_error_in_words_with_its_parameter(house):
+    error = house.post({"observation": [1, 2, 3]}, "/v1/policies/pilot/act").json()["error"]
+    assert error == {
+        "message": "the engine refuses: an observation has 2 numbers",
+        "type": "invalid_request_error",
+        "param": "observation",
+        "code": "engine_refused",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"error": "too long"}', ("too long", None)),
+        (b'{"error": {"message": "too long", "code": 400, "param": "n"}}', ("too long", "n")),
+        (b'{"object": "error", "message": "too long", "param": null}', ("too long", None)),
+        (b'{"detail": "too long"}', ("too long", None)),
+        (b"too long", ("too long", None)),
+        (b'{"detail": [{"loc": 1}]}', ('{"detail": [{"loc": 1}]}', None)),
+        (b"[1]", ("[1]", None)),
+        (b"\xff", ("\ufffd", None)),
+    ],
+)
+def test_an_engines_error_is_told_in_its_words_whatever_form_it_has(body, words):
+    assert engine_words(body) == words
 
 
 def test_a_policy_that_is_asked_to_write_says_where_to_ask(house):

@@ -87,6 +87,19 @@ def test_a_job_is_submitted_watched_and_its_files_are_brought(served, factory, t
     assert [path.name for path in brought.parent.iterdir()] == ["ä b%.txt"]
 
 
+def test_all_pages_of_artifacts_are_one_list():
+    def handle(request):
+        at = int(request.url.params.get("cursor", 0))
+        files = [{"path": f"{n}.png", "bytes": n, "changed_unix_s": 0} for n in (at, at + 1)]
+        page = {"attempt": 1, "committed": True, "files": files}
+        return httpx.Response(200, json=page | {"cursor": at + 2 if at < 4 else None})
+
+    with answering(handle) as client:
+        found = client.artifacts("frames")
+    assert [file["bytes"] for file in found.pop("files")] == [0, 1, 2, 3, 4, 5]
+    assert found == {"attempt": 1, "committed": True}
+
+
 def test_thousands_of_jobs_go_in_as_few_requests_as_hold_them(factory, monkeypatch):
     bodies = []
     send = factory._send

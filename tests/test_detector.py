@@ -10,7 +10,7 @@ import torch
 from gigafactory.jobs import detection, detector, synthesize
 from gigafactory.jobs.act_child import detector as engine
 from gigafactory.jobs.context import Context, StopJob
-from gigafactory.jobs.engines import EXAMPLE
+from gigafactory.jobs.engines import EXAMPLE, config
 from gigafactory.jobs.synthesize.frame import Label
 from gigafactory.jobs.worlds.scene import WorldRefused
 
@@ -206,4 +206,4 @@ def test_a_served_detector_answers_the_picture_beside_it(eyes):
         x0, y0, x1, y1 = one["box"]
         assert 0 <= x0 <= x1 <= 128
         assert 0 <= y0 <= y1 <= 128
-        assert one["class"] in detector.config(folder)["classes"]
+        assert one["class"] in config(folder)["classes"]

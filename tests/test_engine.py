@@ -135,7 +135,7 @@ def test_a_frozen_attempt_loses_its_lease_and_its_late_words_change_nothing(tmp_
 
     for process in reversed(frozen):
         process.resume()
-    _gone, alive = psutil.wait_procs(frozen, timeout=10)
+    _gone, alive = psutil.wait_procs(frozen, timeout=60)
     assert not alive, "awake again it sees that it was fenced off, and ends"
     assert not (first / RESULT).exists()
     assert [(row.seq, row.kind) for row in read(home.ledger)] == before
@@ -152,7 +152,7 @@ def test_an_attempt_that_dies_without_a_word_is_failed_and_its_command_with_it(t
 
     run(home, disturb)
     assert count_of(home) == (2, b"60")
-    assert not psutil.wait_procs(killed, timeout=5)[1]
+    assert not psutil.wait_procs(killed, timeout=60)[1]
     assert Counter(row.kind for row in read(home.ledger))["JobFailed"] == 1
 
 

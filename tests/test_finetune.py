@@ -249,10 +249,3 @@ def test_what_a_step_sees_depends_on_the_seed_and_the_step(tiny):
     assert torch.equal(first, finetune.batch(tokenizer, 0, WORK)[0])
     assert first.tolist() != finetune.batch(tokenizer, 1, WORK)[0].tolist()
     assert first.tolist() != finetune.batch(tokenizer, 0, WORK | {"seed": 2})[0].tolist()
-
-
-def test_the_learning_rate_rises_shortly_and_falls_to_nothing():
-    rates = [finetune.rate(step, 20) for step in range(20)]
-    assert max(rates) == rates[1]
-    assert rates[1:] == sorted(rates[1:], reverse=True)
-    assert 0 < rates[-1] < 0.02

@@ -6,13 +6,15 @@ import re
 import shutil
 import time
 from html import unescape
+from io import StringIO
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from selenium.webdriver.support.ui import WebDriverWait
 
-from gigafactory.console import gallery
+from gigafactory.console import gallery, terminal
 from gigafactory.jobs import closed_loop, synthesize
 from gigafactory.jobs.context import RESULT, Context
 from gigafactory.jobs.video import Writer
@@ -57,8 +59,9 @@ RESULTS = {
         ),
         "samples": [{"layout": 6, "seed": 6, "outcome": "collision", "steps": 9,
                      "video": "failures/layout-00006.mp4"}],
-        "passed": True,
-        "verdicts": [],
+        "passed": False,
+        "verdicts": [{"metric": "success_low", "value": 0.409, "threshold": ">= 0.5",
+                      "passed": False}],
     },
     "break-driver": {
         "metrics": {
@@ -156,7 +159,7 @@ def test_the_gallery_shows_what_each_kind_of_job_made_without_a_script(shown):
         "closed loop of driver in street", "driver 0.75 (0.409 – 0.929)", "expert 1", "random 0",
         "layout 6: collision after 9 steps",
         "falsification of driver in street", "1.2 × 10⁻⁵ (8 × 10⁻⁶ – 1.9 × 10⁻⁵)",
-        "expert 4 × 10⁻⁶", "✓ passed failure probability high 1.9 × 10⁻⁵, wanted <= 1e-4",
+        "expert 4 × 10⁻⁶", "✓ passed failure_probability_high 1.9 × 10⁻⁵, wanted <= 1e-4",
         "000-cut_in avoidable", "cut in · hit a vehicle · when 3.25 s", "001-merge unavoidable",
     ):  # fmt: skip
         assert said in text, said
@@ -167,6 +170,46 @@ def test_the_gallery_shows_what_each_kind_of_job_made_without_a_script(shown):
     assert 'href="/api/jobs/break-driver/artifacts/scenarios/road.xodr" download' in page
     assert "<style" not in page
     assert ' style="' not in page
+
+
+def test_how_a_gate_judged_is_told_wherever_its_job_is(shown):
+    broken, judged = "passed, failure_probability_high 1.9e-05, wanted <= 1e-4", "success_low 0.409"
+    for path in ("/", "/jobs"):
+        said = plain(read(shown, path).text)
+        assert "✕ gate not passed" in said
+        assert f"did not pass its gate: {judged}, wanted >= 0.5" in said
+        assert "✓ gate passed" in said
+        assert broken in said
+    with shown.http("lab", "viewer") as http:
+        rows = {job["name"]: job for job in http.get("/api/jobs").json()["jobs"]}
+    assert rows["judge-driver"]["passed"] is False
+    assert rows["judge-driver"]["verdicts"] == RESULTS["judge-driver"]["verdicts"]
+    assert rows["break-driver"]["passed"] is True
+    assert rows["frames"]["verdicts"] == []
+    told = terminal_of(rows.values())
+    assert f"did not pass, {judged}, wanted >= 0.5" in told
+    assert broken in told
+
+
+def terminal_of(jobs):
+    console = Console(width=200, file=StringIO())
+    console.print(terminal.jobs(jobs))
+    return console.file.getvalue()
+
+
+def test_what_a_job_is_counted_in_is_quoted_beside_what_it_made(shown):
+    assert re.search(r"frames 2 2 energy", plain(read(shown, "/jobs/frames").text))
+    assert re.search(r"examples 4,000 – energy", plain(read(shown, "/jobs/break-driver").text))
+    assert "tokens 0" not in plain(read(shown, "/jobs/drives").text)
+
+
+def test_the_certificate_and_the_scenarios_can_be_fetched_from_the_page(shown):
+    page = read(shown, "/jobs/frames").text
+    (href,) = re.findall(r'href="([^"]*certificate\.json)" download', page)
+    assert read(shown, href).json()["label_errors"] == 0
+    page = read(shown, "/jobs/break-driver").text
+    assert "falsification.replay" in page
+    assert read(shown, re.findall(r'href="([^"]*\.xosc)"', page)[0]).status_code == 200
 
 
 def test_what_a_job_says_is_never_run(shown):
@@ -283,7 +326,7 @@ def test_the_gallery_is_for_all_eyes_and_its_films_play(shown, chrome):
     ready = """return [...document.querySelectorAll("video")].every((film) =>
         film.readyState >= 2 && film.videoWidth === 64 && film.duration === 2)
         && [...document.querySelectorAll("img")].every((one) => one.loading && one.alt)"""
-    WebDriverWait(chrome, 10, 0.1).until(lambda _: chrome.execute_script(ready))
+    WebDriverWait(chrome, 60, 0.1).until(lambda _: chrome.execute_script(ready))
     assert browser.hosts() == {shown.url.removeprefix("http://")}
     assert [line["message"] for line in chrome.get_log("browser")] == []
 
@@ -299,9 +342,9 @@ def test_a_page_that_renews_itself_leaves_a_film_where_it_stands(shown, chrome):
     browser.reads("episode 0")
     film = "const film = document.querySelector('video');"
     ready = film + "return film.readyState >= 2 && !film.seeking"
-    WebDriverWait(chrome, 10, 0.1).until(lambda _: chrome.execute_script(ready))
+    WebDriverWait(chrome, 60, 0.1).until(lambda _: chrome.execute_script(ready))
     chrome.execute_script(film + "film.mine = true; film.currentTime = 1")
-    WebDriverWait(chrome, 10, 0.1).until(lambda _: chrome.execute_script(ready))
+    WebDriverWait(chrome, 60, 0.1).until(lambda _: chrome.execute_script(ready))
     chrome.execute_script(film + "film.loop = film.muted = true; return film.play()")
     lay(output, ["video/episode-000001.mp4"])
     time.sleep(2.5)  # A page renews itself every two seconds.

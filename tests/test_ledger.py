@@ -72,7 +72,7 @@ class Told:
 
         return told
 
-    def wait(self, count, timeout_s=30):
+    def wait(self, count, timeout_s=60):
         with self.heard:
             assert self.heard.wait_for(lambda: len(self.failures) >= count, timeout_s)
         return self.failures

@@ -141,11 +141,11 @@ class Browser:
             [button.textContent, button.ariaLabel].includes(arguments[0])).click()""",
             words,
         )
-        WebDriverWait(self.driver, 10).until(staleness_of(before))
+        WebDriverWait(self.driver, 60).until(staleness_of(before))
 
     def reads(self, words):
         """Wait until the page says something, without anybody reloading it."""
-        WebDriverWait(self.driver, 10, 0.1).until(lambda _: words in self.text(), words)
+        WebDriverWait(self.driver, 60, 0.1).until(lambda _: words in self.text(), words)
 
     def hosts(self):
         """Hosts that were asked since the last look."""
@@ -195,10 +195,10 @@ def test_the_key_leaves_the_address_and_a_stranger_is_asked_for_one(shown, chrom
     enter(chrome, shown, "lab", "operator")
     assert "key" not in chrome.current_url
     chrome.find_element(By.CSS_SELECTOR, ".me button").click()
-    WebDriverWait(chrome, 10).until(lambda _: "Your key" in chrome.page_source)
+    WebDriverWait(chrome, 60).until(lambda _: "Your key" in chrome.page_source)
     chrome.find_element(By.NAME, "key").send_keys(shown.keys["rival", "viewer"])
     chrome.find_element(By.TAG_NAME, "button").click()
-    WebDriverWait(chrome, 10).until(lambda _: "rival/rival-viewer" in chrome.page_source)
+    WebDriverWait(chrome, 60).until(lambda _: "rival/rival-viewer" in chrome.page_source)
 
 
 def test_the_factory_shows_its_jobs_the_plan_and_the_ledger(browser):
@@ -371,7 +371,7 @@ def test_a_bill_is_read_and_its_lines_are_downloaded(browser, shown, tmp_path):
     driver = browser.driver
     browser.open("/bills")
     driver.find_element(By.LINK_TEXT, "lab").click()
-    WebDriverWait(driver, 20).until(lambda _: driver.current_url.endswith(f"/bills/lab/{MONTH}"))
+    WebDriverWait(driver, 60).until(lambda _: driver.current_url.endswith(f"/bills/lab/{MONTH}"))
     text = browser.text()
     for said in ("train", "home/this-machine", "modelled", "Disputed requests", "EUR"):
         assert said in text

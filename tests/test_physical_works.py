@@ -24,6 +24,7 @@ from gigafactory.jobs import (
 from gigafactory.jobs.context import STOP, Context, StopJob
 from gigafactory.jobs.worlds import task
 from gigafactory.jobs.worlds.drive import Drive
+from gigafactory.works.driver import GRACE_S
 from gigafactory.works.engine import Ended, Engine, kept_checkpoint
 from tests.point import PARAMETERS, Point
 
@@ -36,26 +37,27 @@ FRAMES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def engine(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
     """Ray with two chips."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    engine = Engine({"here": 2}, tmp_path)
-    engine.open()
-    yield engine
-    engine.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        engine = Engine({"here": 2}, tmp_path_factory.mktemp("home"))
+        engine.open()
+        yield engine
+        engine.close()
 
 
-def started(engine, home, number, resume_from=None):
-    """An attempt to draw the frames with two chips."""
+def started(engine, home, number, resume_from=None, work=FRAMES, chips=2, **inputs):
+    """An attempt, if nothing else is said to draw the frames with two chips."""
     described = {
-        "work": FRAMES,
+        "work": work,
         "model": None,
         "attempt": number,
-        "chips": 2,
-        "nodes": {"here": 2},
+        "chips": chips,
+        "nodes": {"here": chips},
         "device": "cpu",
-        "inputs": {},
+        "inputs": {name: str(folder) for name, folder in inputs.items()},
         "resume_from": str(resume_from) if resume_from else None,
         "cache": str(home / "cache"),
     }
@@ -89,6 +91,11 @@ def workers(attempt):
     return list(attempt.folder.glob("pid-worker-*.json"))
 
 
+def handed_in(attempt):
+    """The steps of the checkpoints that it has told of since the last look."""
+    return [news["checkpoint"] for news in attempt.news() if "checkpoint" in news]
+
+
 def tree(folder):
     """Every file of a folder by its name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -103,7 +110,7 @@ def test_a_dataset_whose_makers_were_killed_and_stopped_is_that_of_one_left_alon
         os.kill(process.pid, signal.SIGKILL)
     assert end_of(engine, killed) == "failed"
     killed.fence()
-    assert not psutil.wait_procs(first, timeout=10)[1]
+    assert not psutil.wait_procs(first, timeout=60)[1]
 
     stopped = started(engine, tmp_path, 2)
     until(stopped, lambda: workers(stopped))
@@ -111,9 +118,9 @@ def test_a_dataset_whose_makers_were_killed_and_stopped_is_that_of_one_left_alon
     stopped.ask_to_stop()
     asked_s = time.monotonic()
     assert end_of(engine, stopped) == "stopped"
-    assert time.monotonic() - asked_s < 10
-    assert not psutil.wait_procs(second, timeout=10)[1], "a worker outlived its attempt"
-    (step,) = [news["checkpoint"] for news in stopped.news() if "checkpoint" in news]
+    assert time.monotonic() - asked_s < GRACE_S
+    assert not psutil.wait_procs(second, timeout=60)[1], "a worker outlived its attempt"
+    (step,) = handed_in(stopped)
     assert 1 <= step < PARTS
     kept = tmp_path / "kept"
     assert stopped.take_checkpoint(step, kept)
@@ -122,7 +129,7 @@ def test_a_dataset_whose_makers_were_killed_and_stopped_is_that_of_one_left_alon
     assert end_of(engine, last) == "done"
     made = [news["step"] for news in last.news() if "step" in news]
     assert made[0] > step, "what was kept was made again"
-    assert not psutil.wait_procs(processes(last), timeout=10)[1]
+    assert not psutil.wait_procs(processes(last), timeout=60)[1]
 
     told = json.loads((last.folder / "cpu-workers.json").read_text())["cpu_s"]
     assert told > 0.5, "a process that draws needs more than that to begin"
@@ -143,6 +150,32 @@ def points(monkeypatch):
     """Whatever the world, what is to be done in it is to reach a point."""
     monkeypatch.setattr(task, "make", Point)
     monkeypatch.setattr(worlds, "parameters", lambda scene: PARAMETERS)
+
+
+def test_an_imitator_that_was_killed_ends_with_the_bytes_of_one_left_alone(
+    engine, points, tmp_path
+):
+    work = {"world": {"name": "floor"}, "policy": "expert", "episodes": 30, "video": 0}
+    drives = Context.alone(tmp_path / "drives", work)
+    rollout.run(drives)
+    work = {"kind": "pretrain", "name": "novice", "learns": "policy", "of": ["drives"]}
+    work |= {"steps": 3000, "checkpoint_steps": 100, "batch": 64}
+    killed = started(engine, tmp_path, 1, None, work, 1, drives=drives.output)
+    told = until(killed, lambda: handed_in(killed))
+    for process in processes(killed):
+        os.kill(process.pid, signal.SIGKILL)
+    assert end_of(engine, killed) == "failed"
+    step = [*told, *handed_in(killed)][-1]
+    assert step < work["steps"]
+    kept = tmp_path / "kept"
+    assert killed.take_checkpoint(step, kept)
+    killed.fence()
+    last = started(engine, tmp_path, 2, kept_checkpoint(kept, step), work, 1, drives=drives.output)
+    assert end_of(engine, last) == "done"
+    assert min(news["step"] for news in last.news() if "step" in news) > step
+    alone = Context.alone(tmp_path / "alone", work, inputs={"drives": drives.output})
+    policy.run(alone)
+    assert tree(last.folder / "output") == tree(alone.output)
 
 
 def stopped_within(patch, context, run, where, name, after):

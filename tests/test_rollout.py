@@ -10,7 +10,7 @@ from gigafactory.jobs.context import Context
 from gigafactory.jobs.intervals import paired, wilson
 from gigafactory.jobs.synthesize.formats import lerobot
 from gigafactory.jobs.worlds import task
-from gigafactory.jobs.worlds.scene import Range, seed_of
+from gigafactory.jobs.worlds.scene import seed_of
 from tests.point import PARAMETERS, Point
 
 WORLD = {"name": "floor", "scene": "warehouse"}
@@ -179,4 +179,3 @@ def test_coverage_counts_bins_of_what_may_be_drawn(points):
     assert closed_loop.coverage(WORLD, rows) == (2 + 2) / (10 + 4)
     narrowed = WORLD | {"ranges": {"reach": (0.5, 0.5), "walls": (4, 4)}}
     assert closed_loop.coverage(narrowed, rows[:1] and [rows[1]]) == 1.0
-    assert closed_loop.bin_of(Range(0, 1), 1.0) == 9

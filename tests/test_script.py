@@ -54,7 +54,7 @@ def progress(context):
 
 
 def is_gone(pid):
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie":
             return True

@@ -4,6 +4,7 @@ The engine is the stand-in of `test_works`; driver, core and ledger are the real
 """
 
 import asyncio
+import json
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from gigafactory.blueprint.load import grow, parse
 from gigafactory.blueprint.schema import Tenant
 from gigafactory.faults import Refused
+from gigafactory.jobs.context import RESULT
 from gigafactory.ledger.store import Ledger, read
 from gigafactory.plan import make
 from gigafactory.works import services as services_module
@@ -23,6 +25,7 @@ from gigafactory.works.gateway import Gateway
 from gigafactory.works.home import Home
 from gigafactory.works.house import Grant
 from gigafactory.works.services import DRAIN_S, FAILED_S, PATIENCE_S, Services
+from tests import test_works
 from tests.test_blueprint import GOOD
 from tests.test_works import Crash, Fuse, FusedLedger, Stage
 
@@ -382,6 +385,26 @@ def test_a_service_whose_model_is_not_made_yet_is_known_and_does_not_wake(tmp_pa
     ledger = Ledger(Home(tmp_path).ledger)
     asyncio.run(story())
     ledger.close()
+
+
+def test_a_service_whose_gate_was_not_passed_is_gone_and_one_that_may_come_is_not(
+    tmp_path, monkeypatch
+):
+    def judged(passed):
+        results = {"tokens": 10, "passed": passed}
+        said = json.dumps({"outcome": "done", "results": results, "unix_s": 0})
+        monkeypatch.setattr(
+            test_works, "write_result", lambda folder, _: (folder / RESULT).write_text(said)
+        )
+
+        async def story(life):
+            route = life.services.route("serve")
+            assert (bool(route.ready), route.waking, route.gone) == (passed, False, not passed)
+
+        lived(tmp_path / str(passed), mill(), story)
+
+    judged(passed=True)
+    judged(passed=False)
 
 
 async def day(home, ledger):

@@ -153,7 +153,7 @@ def test_a_running_factory_takes_jobs_tells_their_logs_and_stops_when_asked(
         assert key not in str(page.url)
         assert "gigafactory_requests" in browser.get(f"{url}/metrics").text
     works.send_signal(signal.SIGINT)
-    out, _ = works.communicate(timeout=60)
+    out, _ = works.communicate(timeout=WAIT_S_MAX)
     assert works.returncode == 0, out[-3000:]
     done = Counter(row.subject for row in read(home.ledger, kinds=["JobDone"]))
     assert done == {"code-model": 1, "judge-code": 1, "more": 1}
@@ -167,7 +167,7 @@ def attempts(home, job):
 
 def test_nothing_of_the_factory_outlives_it(home):
     home, _ = home
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while left := [p.pid for p in psutil.process_iter() if mentions(p, str(home.path))]:
         assert time.monotonic() < deadline, f"processes {left} are left"
         time.sleep(0.2)

@@ -32,7 +32,7 @@ def gantt(days: Days) -> Json:
             "shapes": [_upright(first_s, COLOURS[day]) for day, first_s in firsts],
             # The earlier one is written to the left of its line, the later one to the right.
             "annotations": [
-                _above(first_s, f"first token, {day}", anchor)
+                _above(first_s, f"first answer, {day}", anchor)
                 for (day, first_s), anchor in zip(firsts, ("right", "left"), strict=False)
             ],
         },
@@ -119,6 +119,7 @@ def losses(run: Json) -> dict[str, Json]:
     charts = {}
     for name, curve in run["curves"].items():
         points = [point for point in curve if point["loss"] is not None]
+        told = any(point["tokens"] for point in points)
         if points:
             charts[name] = {
                 "data": [
@@ -136,7 +137,7 @@ def losses(run: Json) -> dict[str, Json]:
                     "height": 300,
                     "showlegend": False,
                     "xaxis": _axis("step"),
-                    "yaxis": _axis("loss, nats a token"),
+                    "yaxis": _axis("loss, nats a token" if told else "loss"),
                 },
             }
     return charts
@@ -176,12 +177,11 @@ def usage(days: Days) -> Json:
 
 
 def latency(requests: list[Json]) -> Json:
-    """Each answered request: when it ended, its first token and its whole answer."""
+    """Each answered request: when it ended, its first token if it has any, its whole answer."""
     answered = [request for request in requests if request["outcome"] != "error"]
-    series = (
-        ("first token", "ttft_s", "--accent", "circle"),
-        ("whole answer", "duration_s", "--soft", "x-thin-open"),
-    )
+    series = [("whole answer", "duration_s", "--soft", "x-thin-open")]
+    if any(request["completion_tokens"] for request in answered):
+        series.insert(0, ("first token", "ttft_s", "--accent", "circle"))
     return {
         "data": [
             {

@@ -11,13 +11,12 @@ from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 from urllib.parse import quote
 
-from gigafactory.console.words import count, digits, plain, scaled
+from gigafactory.console.words import FOREMOST, count, digits, label, plain, scaled
 
 PICTURES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 ARMS = ("expert", "random", "against", "before")
 """Who a metric may be measured of besides: `expert_success`, `map50_against`."""
 ENDS = ("_low", "_high")
-FOREMOST = ("success", "map50", "failure probability")
 FULL = 0.1
 """From here to 1 a bar is drawn as a share of the whole; smaller ones fill it."""
 UNITS = {"_m_s": "m/s", "_s": "s"}
@@ -50,9 +49,11 @@ def exhibit(job: Json, source: Source | None = None) -> Json | None:
         "about": _about(job),
         "pictures": pictures,
         "films": films,
-        "certificate": job["certificate"] and _certificate(job["certificate"]),
+        "certificate": job["certificate"]
+        and _certificate(job["certificate"], _artifact(job["name"], "certificate.json")),
         "measures": measures(metrics or results, job["of"], job["against"]),
         "facts": _facts(metrics),
+        "drawn": _drawn(metrics or results),
         "verdicts": results.get("verdicts") or [],
         "failures": _failures(job, source, samples),
     }
@@ -87,7 +88,7 @@ def measures(metrics: Mapping[str, Any], of: Any = None, against: str | None = N
                 if _is_number(metrics.get(other)):
                     rows.append(_row(called.get(arm, arm), other, metrics))
         if len(rows) > 1 or rows[0]["interval"]:
-            told.append({"name": name.replace("_", " "), "rows": _on_one_scale(rows)})
+            told.append({"name": label(name), "rows": _on_one_scale(rows)})
     return sorted(told, key=lambda measure: measure["name"] not in FOREMOST)
 
 
@@ -146,15 +147,19 @@ def _facts(metrics: Mapping[str, Any]) -> dict[str, str]:
     """The metrics that stand alone."""
     drawn = {measure["name"] for measure in measures(metrics)}
     return {
-        name.replace("_", " "): number(value)
+        label(name): number(value)
         for name, value in metrics.items()
-        if _is_number(value)
-        and _stem(name, metrics) == name
-        and name.replace("_", " ") not in drawn
+        if _is_number(value) and _stem(name, metrics) == name and label(name) not in drawn
     }
 
 
-def _certificate(told: Json) -> Json:
+def _drawn(metrics: Mapping[str, Any]) -> set[str]:
+    """What `measures` shows, in words: with the ends of intervals and the control arms."""
+    shown = {measure["name"] for measure in measures(metrics)}
+    return {label(name) for name in metrics if label(_stem(name, metrics)) in shown}
+
+
+def _certificate(told: Json, href: str) -> Json:
     """The certificate in short."""
     cost, duplicates = told.get("cost") or {}, told.get("duplicates") or {}
     spent = [f"{digits(cost['cpu_s'])} CPU-s"] if _is_number(cost.get("cpu_s")) else []
@@ -162,12 +167,13 @@ def _certificate(told: Json) -> Json:
         if _is_number(cost.get(key)):
             spent.append(scaled(cost[key] * factor, unit))
     return {
+        "href": href,
         "frames": told.get("frames"),
         "errors": told.get("label_errors"),
         "kinds": told.get("errors") or {},
         "examples": told.get("examples") or [],
         "checked": [count(n, noun) for noun, n in _counts(told.get("checked"))],
-        "things": [f"{digits(n)} {noun}" for noun, n in _counts(told.get("things"))],
+        "things": [f"{digits(n)} × {noun}" for noun, n in (told.get("things") or {}).items()],
         "covered": told.get("coverage_share"),
         "coverage": [_covered(*each) for each in (told.get("coverage") or {}).items()],
         "duplicates": f"{duplicates.get('exact')} to the bit, {duplicates.get('alike')} to the eye"
@@ -207,7 +213,7 @@ def _failures(job: Json, source: Source, samples: Mapping[str, Json]) -> list[Js
         path = PurePosixPath(file["path"])
         if path.parts[0] != "scenarios":
             continue
-        href = f"/api/jobs/{quote(job['name'])}/artifacts/{quote(file['path'])}"
+        href = _artifact(job["name"], file["path"])
         if path.suffix not in (".json", ".xosc", ".mp4"):
             shared.append({"name": path.name, "href": href})  # the road of them all
             continue
@@ -279,6 +285,10 @@ def _about(job: Json) -> str:
     said += f" of {of}" if of else ""
     said += f" in {job['world']}" if job["world"] else ""
     return said + (f", against {job['against']}" if job["against"] else "")
+
+
+def _artifact(job: str, path: str) -> str:
+    return f"/api/jobs/{quote(job)}/artifacts/{quote(path)}"
 
 
 def _media(job: str, file: Mapping[str, Any]) -> str:

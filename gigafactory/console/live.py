@@ -123,7 +123,8 @@ class Pages:
             auto_reload=False,
         )
         for name in ("duration", "digits", "scaled", "money", "percent", "when", "plain",
-                     "budget", "budget_line", "highlights", "level"):  # fmt: skip
+                     "budget", "budget_line", "counted", "highlights", "level",
+                     "verdict"):  # fmt: skip
             templates.filters[name] = getattr(words, name)
         templates.filters["figure"] = gallery.figure
         templates.globals.update(
@@ -158,7 +159,10 @@ class Pages:
         """One job."""
         shown = await self._board.job(request.state.grant, request.path_params["job"])
         drawn = curve(shown["name"], shown.pop("curve"))
-        shown["exhibit"] = gallery.exhibit(shown.pop("exhibits"))
+        shown["exhibit"] = exhibit = gallery.exhibit(shown.pop("exhibits"))
+        again = exhibit["drawn"] if exhibit else ()
+        said = words.highlights(shown["results"])
+        shown["chips_said"] = {name: value for name, value in said.items() if name not in again}
         return self._page(request, "job.html", job=shown, drawn=drawn)
 
     async def gallery(self, request: Request) -> Response:
@@ -287,7 +291,10 @@ class Pages:
     def refused(self, request: Request, refused: Refused) -> Response:
         """What went wrong, in its four parts."""
         status = getattr(refused, "status", 422)
-        response = self._page(request, "refused.html", status=status, faults=refused.faults)
+        title = "There is no such thing here" if status == 404 else "This was not done"
+        response = self._page(
+            request, "refused.html", status=status, faults=refused.faults, title=title
+        )
         response.headers.update(getattr(refused, "headers", None) or {})
         return response
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from gigafactory.console import charts, gallery
+from gigafactory.console import charts, gallery, words
 from gigafactory.console.view import view
 from gigafactory.ledger.book import Book
 from gigafactory.units import show, show_duration
@@ -136,16 +136,20 @@ def _ended(job: Json | None) -> str:
 
 
 def _results(results: Json) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in results.items())
+    return ", ".join(
+        f"{words.label(name)} {show(value, 'B') if name == 'bytes' else _plain(value)}"
+        for name, value in results.items()
+    )
 
 
 def _first_token(lived: Json) -> str:
     first = lived["first_token"]
+    title = "First answer" if first["acts"] or first["measured_s"] is None else "First token"
     if first["measured_s"] is None:
-        return _section("First token", "<p>No question was answered.</p>")
+        return _section(title, "<p>No question was answered.</p>")
     planned = show_duration(first["predicted_s"]) if first["predicted_s"] else NOTHING
     return _section(
-        "First token",
+        title,
         f'<p class="soft">asked of {escape(first["job"])}: <q>{escape(first["prompt"])}</q></p>'
         f"<pre>{escape(first['answer'])}</pre>"
         f"<p>{show_duration(first['measured_s'])} after the start; planned {planned}.</p>",
@@ -241,10 +245,13 @@ def _pictures(shown: list[Json]) -> str:
 
 
 def _gateway(requests: Json) -> str:
-    shown = {
-        "requests settled": requests["settled"],
-        "first token, median": _duration(requests["ttft_s_median"]),
-        "first token, 95th percentile": _duration(requests["ttft_s_p95"]),
+    shown = {"requests settled": requests["settled"]}
+    if requests["output_tokens"]:
+        shown |= {
+            "first token, median": _duration(requests["ttft_s_median"]),
+            "first token, 95th percentile": _duration(requests["ttft_s_p95"]),
+        }
+    shown |= {
         "whole answer, median": _duration(requests["duration_s_median"]),
         "errors": requests["errors"],
         "disputed, billed 0": requests["disputed"],
@@ -310,7 +317,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{float(f'{value:.4g}'):,.10g}"  # four digits, but never 1.2e+03
+        return words.digits(float(f"{value:.4g}"), 4)  # never 1.2e+03
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -78,7 +78,8 @@ def told(kind: str, body: Json) -> str:
         case "BatchEnded":
             return f"batch {body['outcome']}: {body['answered']} answered, {body['failed']} failed"
         case "FirstToken":
-            return f"first token after {show_duration(body['time_to_first_token_s'])}"
+            after = show_duration(body["time_to_first_token_s"])
+            return f"{body['job']} answers for the first time, {after} after the start"
     return ""
 
 

@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gigafactory.console.words import digits
+from gigafactory.console.words import digits, verdict
 from gigafactory.faults import Fault
 from gigafactory.plan import Figure, Plan, Quote
 from gigafactory.units import show, show_duration
@@ -43,34 +43,39 @@ def factory(plan: Plan) -> RenderableType:
 
 def quotes(plan: Plan) -> RenderableType:
     """Every job's price before it runs, the same on the reference system, and the reasons."""
-    table = _table("job", "takes", "tokens", "Wh", "gCO2e", plan.currency)
+    counted = any(job.quote.size and not job.quote.tokens.value for job in plan.jobs)
+    work = "work" if counted else "tokens"
+    table = _table("job", "takes", work, "Wh", "gCO2e", plan.currency)
     reference = next((job.reference.system for job in plan.jobs if job.reference), None)
     if reference:
         table.add_column(f"on {reference}", justify="right")
+    else:
+        _fold(table)
     for job in plan.jobs:
         quote = job.quote
         row = [
             job.spec.name,
             _ranged(quote.duration_s, show_duration),
-            _work(quote),
+            _work(quote, " tokens" if counted else ""),
             f"{quote.energy_kwh.value * 1e3:.3g}",
             f"{quote.carbon_g.value:.2g}",
-            f"{quote.money.value:.4f}",
+            _money(quote.money.value),
         ]
         if reference:
             row.append(_reference(job.reference))
         table.add_row(*row)
     first = plan.time_to_first_token_s
-    note = f"First token after {show_duration(first)}. " if first is not None else ""
+    begins = "First answer" if plan.first_acts else "First token"
+    note = f"{begins} after {show_duration(first)}. " if first is not None else ""
     why = [f"{j.spec.name}: {layout(j.quote)}; {j.quote.reason}" for j in plan.jobs]
     note += "The ± of the time holds for energy, carbon and money; energy and carbon are modelled."
     return Group(table, Text(note, style="dim"), Text("\n".join(why), style="dim"))
 
 
-def _work(quote: Quote) -> str:
+def _work(quote: Quote, tokens: str) -> str:
     """Tokens; of a job that has none, frames or steps."""
     if quote.tokens.value:
-        return f"{quote.tokens.value:,.0f}"
+        return f"{quote.tokens.value:,.0f}{tokens}"
     return f"{quote.size:,.0f} {quote.unit}" if quote.size else "–"
 
 
@@ -83,14 +88,15 @@ def layout(quote: Quote) -> str:
 
 
 def jobs(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
-    """Where every job stands."""
+    """Where every job stands, and how what judges judged."""
     table = _table("job", "kind", "tenant", "chips", "status", "attempts", "progress")
+    _fold(table)
+    table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     for job in rows:
         progress = job.get("progress") or {}
         step = progress.get("step")
-        stands = job.get("why") or (
-            "" if step is None else f"{step}/{progress.get('steps') or '?'}"
-        )
+        far = "" if step is None else f"{step}/{progress.get('steps') or '?'}"
+        stands = verdict(job.get("verdicts")) or job.get("why") or job.get("reason") or far
         status = job["status"]
         table.add_row(
             job["name"],
@@ -106,19 +112,24 @@ def jobs(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
 
 def compared(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     """Predicted against measured, of every job: time, then the errors of tokens and energy."""
-    table = _table("job", "kind", "predicted", "measured", "error", "tokens", "error", "Wh error")
+    rows = list(rows)
+    told = any(row.get("measured_tokens") for row in rows)  # Of frames and steps nobody counts any.
+    counts = ("tokens", "error") if told else ()
+    table = _table("job", "kind", "predicted", "measured", "error", *counts, "Wh error")
+    _fold(table)
     late = []
     for row in rows:
         service = "predicted_kwh" not in row
         tokens = None if service else row["measured_tokens"]
+        counted = ("–" if tokens is None else f"{tokens:,.0f}",
+                   "–" if service else _error(row["error_tokens"]))  # fmt: skip
         table.add_row(
             row["name"],
             row["kind"],
             show_duration(row["predicted_s"]),
             show_duration(row["measured_s"]),
             _error(row["error_s"]),
-            "–" if tokens is None else f"{tokens:,.0f}",
-            "–" if service else _error(row["error_tokens"]),
+            *(counted if told else ()),
             "–" if service else _error(row["error_kwh"]),
         )
         if abs(row["error_s"]) > WELL_PREDICTED:
@@ -198,6 +209,17 @@ def _table(*columns: str) -> Table:
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number == 0)
     return table
+
+
+def _fold(table: Table) -> None:
+    """A narrow screen breaks the names in the first column, and no word or number beside them."""
+    for number, column in enumerate(table.columns):
+        column.no_wrap, column.overflow = number > 0, "fold"
+
+
+def _money(value: float) -> str:
+    """Four places; more where they would show nothing of it."""
+    return f"{value:.4f}" if value >= 5e-5 or not value else digits(value, 1)
 
 
 def _ranged(figure: Figure, as_text: Any) -> str:

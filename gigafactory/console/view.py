@@ -128,6 +128,7 @@ def _job(row: Json, said: Json, planned: Json, compared: Json) -> Json:
         **{key: row[key] for key in (*kept, *used)},
         "passed": row["passed"],
         "verdict": _verdict(row),
+        "verdicts": (row["results"] or {}).get("verdicts") or [],
         "error": row["error"],
         "energy_basis": said["energy_basis"] or "modelled",
         "planned_start_s": planned.get("start_s"),
@@ -271,7 +272,11 @@ def _first_token(book: Book, run: str, plan: Json) -> Json:
     """When the first service was planned to answer, and what it did answer, and when."""
     services = [job["end_s"] for job in plan["jobs"] if job["spec"]["work"]["kind"] == "serve"]
     first = book.first_token(run) or {}
+    works = {job["spec"]["name"]: job["spec"]["work"] for job in plan["jobs"]}
+    made = works.get(works.get(first.get("job"), {}).get("of"), {})
     return {
+        # A policy or a detector answers, but has no tokens.
+        "acts": made.get("learns") in ("policy", "detector"),
         "predicted_s": min(services, default=None),
         "measured_s": first.get("time_to_first_token_s"),
         **{key: first.get(key) for key in ("job", "prompt", "answer")},

@@ -5,7 +5,7 @@ In: SI, money in micro-units, Unix seconds. A quantity and its unit do not break
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,13 @@ UNITS = {"energy": (3.6e6, "kWh"), "carbon": (1e3, "kgCO2e"), "tokens": (1.0, "t
 SAID_ELSEWHERE = (
     "tokens", "steps", "cpu_s", "wall_s", "energy_kwh", "carbon_g", "passed", "modelled",
 )  # fmt: skip
+FOREMOST = ("label errors", "success", "map50", "failure probability")
+LABELS = {
+    "bytes": "size",
+    "map50_95": "map50-95",
+    "frames_per_cpu_s": "frames a CPU-second",
+    "steps_per_cpu_s": "steps a CPU-second",
+}
 SHARE_HIGH, SHARE_FULL = 0.8, 1.0  # of a budget that is spent
 
 
@@ -89,7 +96,31 @@ def plain(value: Any) -> str:
         return f"{plain(value['value'])} ({plain(value['low'])} – {plain(value['high'])})"
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return ", ".join(value)
+    if isinstance(value, Mapping) and all(isinstance(one, str) for one in value.values()):
+        return "; ".join(f"{name} {one}" for name, one in value.items())  # a gate
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def verdict(verdicts: Iterable[Mapping[str, Any]] | None) -> str:
+    """How a gate judged, each threshold with what was measured; empty where there was none.
+
+    Where it did not pass, those alone that were not kept.
+    """
+    said = list(verdicts or ())
+    passed = all(one["passed"] for one in said)
+    told = "; ".join(
+        f"{one['metric']} {_found(one['value'])}, wanted {one['threshold']}"
+        + (f" ({one['reason']})" if one.get("reason") else "")
+        for one in said
+        if one["passed"] == passed
+    )
+    return f"{'passed' if passed else 'did not pass'}, {told}" if said else ""
+
+
+def _found(value: Any) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def budget(value: float, of: Mapping[str, Any]) -> str:
@@ -120,10 +151,26 @@ def highlights(results: Mapping[str, Any] | None) -> dict[str, str]:
         if name.removesuffix("_low").removesuffix("_high") in short.keys() - {name}:
             continue
         said = plain(value)
+        if name == "bytes" and not isinstance(value, str):
+            said = scaled(value, "B")
         if all(isinstance(end, int | float) for end in ends):
             said += f" ({plain(ends[0])} – {plain(ends[1])})"
-        found[name.replace("_", " ")] = said
-    return found
+        found[label(name)] = said
+    return dict(sorted(found.items(), key=lambda one: one[0] not in FOREMOST))
+
+
+def counted(quote: Mapping[str, Any]) -> tuple[str, Mapping[str, float]] | None:
+    """What a quote counts a job's work in, and how much that is; None of what has no size."""
+    if quote["tokens"]["value"]:
+        return "tokens", quote["tokens"]
+    if not quote["size"] or quote["unit"] in ("tokens", "run"):
+        return None
+    return quote["unit"], dict.fromkeys(("value", "low", "high"), quote["size"])
+
+
+def label(name: str) -> str:
+    """The name of a figure in words."""
+    return LABELS.get(name) or name.replace("_", " ")
 
 
 def level(share: float) -> str:

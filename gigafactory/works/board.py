@@ -22,6 +22,7 @@ from gigafactory.blueprint.schema import Serve
 from gigafactory.factory import state as st
 from gigafactory.faults import Fault, Refused
 from gigafactory.ledger.store import COLUMNS, HOUSE, OFTEN, select
+from gigafactory.plan import acts
 from gigafactory.works import billing, exhibits, forms
 from gigafactory.works.api import files
 from gigafactory.works.api.guard import nothing
@@ -47,9 +48,12 @@ EXHIBITS_PAGE, LOOKED_MAX = 12, 500
 ACTS_MAX = 200
 BILLS_FRESH_S = 5.0
 RATE_S = 60.0  # over which requests a second are counted
-WAKING = ("waiting", "queued", "starting", "running")
-LOST = ("paused", "failed", "blocked")
-FIGURES = ("phase", "step", "steps", "tokens", "loss", "tokens_per_s", "ready")
+WAKING = ("queued", "starting", "running")
+LOST = ("paused", "failed")
+FIGURES = (
+    "phase", "step", "steps", "tokens", "loss", "tokens_per_s", "ready",
+    "frames", "episodes", "scenarios", "examples",
+)  # fmt: skip
 Json = dict[str, Any]
 
 
@@ -82,6 +86,7 @@ class Board(OfJobs):
         first = self._recent.first
         if first is not None and not self._may_see(who, first):
             first = None
+        acted = works.plan.first_acts if first is None else acts(first.body["job"], works.planned)
         asked = self.gateway(who)
         return {
             "run": works.run,
@@ -91,6 +96,7 @@ class Board(OfJobs):
             "currency": works.plan.currency,
             "predicted_s": works.plan.time_to_first_token_s,
             "first": first.body if first is not None else None,
+            "first_acts": acted,
             "jobs": [await self._job(names[j]) for j in chosen],
             "counts": self._counts(rows),
             "used": self._used(who, asked["tenants"]),
@@ -165,13 +171,16 @@ class Board(OfJobs):
         folder = self._attempt(name)
         text, offset = await asyncio.to_thread(_end_of_log, folder)
         listed = await asyncio.to_thread(_listed, folder / "output")
+        told = await self._job(name)
         return {
-            **await self._job(name),
+            **told,
             "now_s": works.clock(),
             "currency": works.plan.currency,
             "spec": planned.spec.work.model_dump(mode="json", exclude_defaults=True),
             "model": planned.spec.model.name if planned.spec.model else None,
             "quoted": planned.quote.model_dump(mode="json"),
+            "made": _made(told, planned.quote.unit),
+            "acts": acts(name, works.planned),
             "tried": attempts,
             "curve": list(story.curve),
             "ready_s": story.ready_s,
@@ -254,6 +263,7 @@ class Board(OfJobs):
                 {
                     "name": name,
                     "tenant": work.tenant,
+                    "acts": acts(job, works.planned),
                     "min": work.replicas_min,
                     "max": work.replicas_max,
                     "replicas": [],
@@ -263,7 +273,8 @@ class Board(OfJobs):
                 },
             )
             if stands := self._replica(job):
-                service["replicas"].append({"job": job, "stands": stands})
+                why = self.why(job) if stands in ("waiting", "blocked") else ""
+                service["replicas"].append({"job": job, "stands": stands, "why": why})
         asked = [row for row in told.asked() if who.may("read", row["tenant"])]
         per_s = self._per_s(told.settled())
         tenants = {tenant: told.of(tenant) for tenant in self._seen(who)}
@@ -433,7 +444,7 @@ class Board(OfJobs):
             "chips": work.chips,
             "priority": work.priority,
             "status": works.factory.status(name),
-            "why": works.why(name) or self._stands_on(name),
+            "why": self.why(name),
             "attempts": works.factory.attempt(name),
             "progress": {key: told.get(key) for key in FIGURES},
             "duration_s": works.planned[name].quote.duration_s.model_dump(),
@@ -464,18 +475,6 @@ class Board(OfJobs):
             "passed": told["passed"],
             **await asyncio.to_thread(exhibits.exhibits, folder / "output", work.kind),
         }
-
-    def _stands_on(self, name: str) -> str:
-        """What a job waits for that is not there yet, or never will be."""
-        works = self._works
-        status = works.factory.status(name)
-        if status not in ("waiting", "blocked"):
-            return ""
-        known = {before: works.factory.status(before) for before in works.planned[name].spec.after}
-        missing = [f"{before} ({is_})" for before, is_ in known.items() if is_ != "done"]
-        if missing:
-            return f"stands on {', '.join(missing)}"
-        return "" if status == "waiting" else "what it stands on did not pass its gate"
 
     def _reason(self, line: Json) -> str:
         """Why it did not end well, in words."""
@@ -558,13 +557,15 @@ class Board(OfJobs):
         )
 
     def _replica(self, job: str) -> str:
-        """`ready`, `waking`, `lost` or `leaving`; empty for one that was let go or is not yet."""
+        """`ready`, `waiting`, `waking`, `blocked`, `lost` or `leaving`; empty for one let go."""
         try:
             status = self._works.factory.status(job)
         except KeyError:
             return ""
         if status == "running" and job in self._works.endpoints:
             return "ready"
+        if status in ("waiting", "blocked"):
+            return status
         if status in WAKING:
             return "waking"
         return "lost" if status in LOST else "leaving" if status == "stopping" else ""
@@ -596,6 +597,15 @@ class Board(OfJobs):
         await self._quoter.freshen()
         seen = self._quoter.seen_by(lambda tenant: who.may("submit", tenant))
         return self._quoter.planned(seen, name, work)
+
+
+def _made(line: Json, unit: str) -> float | None:
+    """How much of what it is counted in a job has made, as far as it said."""
+    results, progress = line["results"] or {}, line["progress"]
+    said = {**progress, "steps": progress.get("step"), **(results.get("metrics") or {}), **results}
+    # What is judged is counted in examples: pictures, episodes or scenarios.
+    names = ("examples", "episodes", "frames", "scenarios") if unit == "examples" else (unit,)
+    return next((said[name] for name in names if said.get(name) is not None), None)
 
 
 def _missed(results: Json) -> str:

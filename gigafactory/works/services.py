@@ -61,12 +61,14 @@ class Replica:
 
 @dataclass(frozen=True)
 class Route:
-    """Whom to ask, in order. `waking`: nobody yet, but soon; the request may wait."""
+    """Whom to ask, in order. `waking`: nobody yet, but soon; the request may wait. `gone`: nobody,
+    and nobody will, since all that is left of it failed or stands on a gate that was not passed."""
 
     name: str
     ready: list[Replica]
     known: bool = True
     waking: bool = False
+    gone: bool = False
 
 
 @dataclass
@@ -80,6 +82,7 @@ class _Name:
     asleep: frozenset[str]
     """Services with a share of the requests that nobody answers for."""
     waking: bool
+    gone: bool
     turns: dict[str, float]
     """How much longer than its share each replica has waited for its turn."""
 
@@ -148,7 +151,7 @@ class Services:
             ready += [r for r in (*at.weighted, *at.spare) if r.job in self._failed]
         if len(ready) > 1:
             ready = list({replica.job: replica for replica in ready}.values())
-        return Route(name, ready, True, at.waking and not ready)
+        return Route(name, ready, True, at.waking and not ready, at.gone and not ready)
 
     def ready(self, name: str) -> bool:
         """Whether somebody answers for `name`. To look wakes nothing."""
@@ -316,6 +319,7 @@ class Services:
             fallback=fallback,
             asleep=frozenset(s.name for s in shares if not s.alive and not s.stuck),
             waking=any(not service.stuck for service in shares),
+            gone=bool(shares) and all(s.spent and not s.alive for s in shares),
             turns={},
         )
 

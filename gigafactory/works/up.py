@@ -218,8 +218,9 @@ class _Factory:
         answer, first_s = "", None
         if example:
             said = json.loads(Path(example).read_text(encoding="utf-8"))
-            prompt = "a picture that it learned from" if "image" in said else json.dumps(said)
-            prompt, pieces = _short(prompt), self._act(job, said)
+            prompt, pieces = "a picture that it learned from", self._act(job, said)
+            if "observation" in said:
+                prompt = f"an observation of {len(said['observation'])} numbers"
         else:
             pieces = self._pieces(job, prompt)
         try:
@@ -232,7 +233,8 @@ class _Factory:
             first_s = None  # The run goes on: its first token was another day's.
         elif first_s is not None:
             await works.happen(FirstToken(works.clock(), job, first_s, prompt, answer))
-        return {"job": job, "prompt": prompt, "answer": answer, "first_s": first_s}
+        told = {"job": job, "prompt": prompt, "answer": answer, "first_s": first_s}
+        return told | {"acts": bool(example)}
 
     async def _act(self, job: str, said: dict[str, Any]) -> AsyncIterator[str]:
         """What a policy or a detector answers, whole."""
@@ -241,7 +243,7 @@ class _Factory:
             reply.raise_for_status()
             heard = reply.json()
             names = ("action", "actions", "detections")
-            yield _short(json.dumps({name: heard[name] for name in names if name in heard}))
+            yield _short(json.dumps({name: _brief(heard[name]) for name in names if name in heard}))
 
     def _client(self) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -359,6 +361,15 @@ def _tenant(blueprint: Blueprint) -> str:
     """Whose key the command line asks with: the owner of the first service, else the first."""
     services = [work.tenant for work in blueprint.workloads.values() if work.kind == "serve"]
     return next(iter([*services, *blueprint.tenants]))
+
+
+def _brief(said: Any) -> Any:
+    """The same with four digits of each number."""
+    if isinstance(said, dict):
+        return {name: _brief(inner) for name, inner in said.items()}
+    if isinstance(said, list):
+        return [_brief(inner) for inner in said]
+    return float(f"{said:.4g}") if isinstance(said, float) else said
 
 
 def _short(said: str) -> str:

@@ -44,10 +44,12 @@ def open_inside(folder: Path, path: str) -> int:
     return file
 
 
-def listed(folder: Path, inside: str = "", most: int = FILES_MAX) -> Iterator[dict]:
+def listed(
+    folder: Path, inside: str = "", most: int = FILES_MAX, cursor: int = 0
+) -> Iterator[dict]:
     """Regular files under `folder`, by name: `path`, `bytes`, `changed_unix_s`; no links.
 
-    With `inside` those of this folder in it alone.
+    With `inside` those of this folder in it alone; the first `cursor` of them are passed over.
     """
     only = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
@@ -67,9 +69,13 @@ def listed(folder: Path, inside: str = "", most: int = FILES_MAX) -> Iterator[di
             for name in sorted(names):
                 said = os.stat(name, dir_fd=handle, follow_symlinks=False)
                 path = os.path.normpath(os.path.join(inside, at, name))
-                if stat.S_ISREG(said.st_mode) and path.isprintable() and found < most:
+                if not stat.S_ISREG(said.st_mode) or not path.isprintable():
+                    continue
+                found += 1
+                if found > cursor:
                     yield {"path": path, "bytes": said.st_size, "changed_unix_s": said.st_mtime}
-                    found += 1
+                if found == cursor + most:
+                    return
     finally:
         os.close(top)
 

@@ -4,7 +4,7 @@ Times are Unix seconds, bytes are bytes, money is in micro-units of the blueprin
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +35,17 @@ Status = Literal[
 ]  # fmt: skip
 
 
+class Verdict(BaseModel):
+    """One threshold of a gate, and what was measured."""
+
+    metric: str
+    threshold: str
+    value: Any
+    """A number, or what was found in its place."""
+    passed: bool
+    reason: str | None = None
+
+
 class JobRow(BaseModel):
     """Where a job stands now."""
 
@@ -45,9 +56,13 @@ class JobRow(BaseModel):
     priority: int
     status: Status
     why: str
-    """What it waits for, while it is queued."""
+    """What it waits for, or why it will never start."""
     attempts: int
     progress: dict[str, Any]
+    passed: bool | None
+    """Whether it is done and, where it has a gate, has passed it."""
+    verdicts: list[Verdict]
+    """Of a gate: each threshold beside what was measured."""
 
 
 class Used(BaseModel):
@@ -71,7 +86,6 @@ class JobWhole(JobRow):
     """Chips on each node of the newest attempt."""
     used: Used
     results: dict[str, Any] | None
-    passed: bool | None
     error: dict[str, Any] | None
     cancelled_by: str | None
     """TENANT/USER:KEY, or `services` for a replica that nobody asked."""
@@ -219,7 +233,7 @@ class Jobs(OfJobs):
             if not sees(whose) or tenant not in (None, whose):
                 continue
             if status in (None, self._works.factory.status(name)):
-                found.append(self._row(name))
+                found.append(self._row(name, await self._told.of(name)))
         whole = {"jobs": found, "cursor": at if at < len(names) else None}
         return _json(orjson.dumps(whole, default=str))
 
@@ -250,7 +264,7 @@ class Jobs(OfJobs):
         async def told() -> AsyncIterator[tuple[str, str, bytes]]:
             before = None
             while not self.ending():
-                row = self._row(job)
+                row = self._row(job, await self._told.of(job, fresh=self.is_over(job)))
                 if row != before:
                     before = row
                     yield "status", "", orjson.dumps(row, default=str)
@@ -281,8 +295,8 @@ class Jobs(OfJobs):
         await self._quoter.freshen()
         return self._quoter.planned(self._quoter.seen_by(_sees(who, "submit")), name, work)
 
-    def _row(self, job: str) -> dict[str, Any]:
-        """As `JobRow` has it."""
+    def _row(self, job: str, told: Mapping[str, Any]) -> dict[str, Any]:
+        """As `JobRow` has it, with what the ledger told."""
         works = self._works
         work = works.planned[job].spec.work
         return {
@@ -292,9 +306,11 @@ class Jobs(OfJobs):
             "chips": work.chips,
             "priority": work.priority,
             "status": works.factory.status(job),
-            "why": works.why(job),
+            "why": self.why(job),
             "attempts": works.factory.attempt(job),
             "progress": works.progress.get(job, {}),
+            "passed": told["passed"],
+            "verdicts": (told["results"] or {}).get("verdicts") or [],
         }
 
     async def _whole(self, job: str, fresh: bool = False) -> bytes:
@@ -306,7 +322,7 @@ class Jobs(OfJobs):
             "currency": self._works.plan.currency,
         }
         told = await self._told.of(job, fresh)
-        return orjson.dumps({**self._row(job), **told, **more}, default=str)
+        return orjson.dumps({**self._row(job, told), **told, **more}, default=str)
 
 
 def _sees(who: "Grant", scope: str) -> Any:

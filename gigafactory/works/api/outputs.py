@@ -41,6 +41,8 @@ class Artifacts(BaseModel):
     attempt: int
     committed: bool
     files: list[Artifact]
+    cursor: int | None
+    """Where more follow: ask again with it, until it is null."""
 
 
 class Outputs(OfJobs):
@@ -70,14 +72,22 @@ class Outputs(OfJobs):
         return Response(orjson.dumps(whole), media_type="application/json")
 
     @route("GET", "/api/jobs/{job}/artifacts", "read", response_model=Artifacts)
-    async def artifacts(self, job: str, who: Who) -> Response:
-        """The files that the newest attempt left."""
+    async def artifacts(
+        self,
+        job: str,
+        who: Who,
+        cursor: Annotated[int, Query(ge=0, lt=1 << 53)] = 0,
+        limit: Annotated[int, Query(ge=1, le=files.FILES_MAX)] = files.FILES_MAX,
+    ) -> Response:
+        """The files that the newest attempt left, by name."""
         self.own(job, who)
-        found = await asyncio.to_thread(list, files.listed(self._attempt(job) / "output"))
+        some = files.listed(self._attempt(job) / "output", most=limit + 1, cursor=cursor)
+        found = await asyncio.to_thread(list, some)
         whole = {
             "attempt": self._works.factory.attempt(job),
             "committed": self._works.factory.status(job) == "done",
-            "files": found,
+            "files": found[:limit],
+            "cursor": cursor + limit if len(found) > limit else None,
         }
         return Response(orjson.dumps(whole), media_type="application/json")
 

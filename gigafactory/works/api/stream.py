@@ -62,6 +62,22 @@ class OfJobs(Streams):
         if not theirs:
             raise nothing("job", job, self._seen(who, scope))
 
+    def why(self, job: str) -> str:
+        """What a job that does not run waits for, or why it never will, in words."""
+        works = self._works
+        status = works.factory.status(job)
+        why = works.why(job)
+        if why or status not in ("waiting", "blocked"):
+            return why
+        spec = works.planned[job].spec
+        known = {before: works.factory.status(before) for before in spec.after}
+        missing = [f"{before} ({is_})" for before, is_ in known.items() if is_ != "done"]
+        if missing:
+            return f"stands on {', '.join(missing)}"
+        if status == "waiting":
+            return ""
+        return f"{' or '.join(spec.work.through) or 'what it stands on'} did not pass its gate"
+
     async def record(self, who: "Grant", did: str, about: str, **said: Any) -> None:
         """Put on record who did what to jobs.
 

@@ -91,7 +91,7 @@ class Ask:
             what = ", ".join(sorted(missing))
             why = f"the engine {replica.engine} lacks {what} with this model"
             if "text" in missing:
-                why = f"{replica.engine} writes nothing: ask /v1/policies/NAME/act"
+                why = "this model acts and writes nothing: ask /v1/policies/NAME/act"
             elif "act" in missing:
                 why = "this model writes, it does not act: ask /v1/chat/completions"
             elif "embeddings" in missing:

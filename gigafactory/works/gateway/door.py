@@ -222,7 +222,7 @@ class Gateway:
             known = ", ".join(sorted(self.services.names())) or "none yet"
             raise Refusal(404, f"no model {name!r}; served: {known}", "model_not_found", "model")
         if not route.ready and not route.waking:
-            raise not_ready(route.name)
+            raise not_ready(route)
         return route
 
     def _models(self, name: str) -> Message:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gigafactory.works.services import Route
 
 log = logging.getLogger(__name__)
+
+WORDS_MAX = 1000  # letters of an engine's error
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -391,9 +394,27 @@ class Exchange:
 
 def engine_fault(status: int, body: bytes) -> Refusal:
     """What an engine's error is to our client: its own fault, or the engine's."""
-    said = body.decode(errors="replace")[:1000]
+    said, param = engine_words(body)
     if status in (400, 413, 422):
-        return Refusal(400, f"the engine refuses: {said}", "engine_refused")
+        return Refusal(400, f"the engine refuses: {said}", "engine_refused", param)
     if status in (429, 503):
         return Refusal(503, f"the engine failed: {said}", "engine_error", retry_s=2)
     return Refusal(502, f"the engine failed: {said}", "engine_error")
+
+
+def engine_words(body: bytes) -> tuple[str, str | None]:
+    """What an engine's error says, in words, and the parameter it is about, if it tells.
+
+    Engines put it as `{"error": {"message", "param"}}`, `{"error": "..."}`, `{"message": "..."}` or
+    `{"detail": "..."}`; what is none of these is passed on as it stands.
+    """
+    told: Any = None
+    with suppress(orjson.JSONDecodeError):
+        told = orjson.loads(body)
+    if isinstance(told, dict) and "error" in told:
+        told = told["error"]
+    param = told.get("param") if isinstance(told, dict) else None
+    if isinstance(told, dict):
+        told = told.get("message", told.get("detail"))
+    said = told if isinstance(told, str) else body.decode(errors="replace")
+    return said[:WORDS_MAX], param if isinstance(param, str) else None

@@ -213,7 +213,7 @@ class Lanes:
                     if route is None:
                         raise Refusal(404, f"{name} is not served any more", "model_not_found")
                     if not route.ready and not route.waking:
-                        raise not_ready(name)
+                        raise not_ready(route)
                     # The next one waits for room of its own: no smaller one overtakes it.
                     seat = self._seat(lane, route, first.ask) if route.ready else None
                 except Refusal as refusal:
@@ -264,6 +264,9 @@ def busy(name: str, retry_s: float) -> Refusal:
     return Refusal(503, f"{name} is busy: too many requests wait", "overloaded", retry_s=retry_s)
 
 
-def not_ready(name: str) -> Refusal:
+def not_ready(route: "Route") -> Refusal:
     """Nothing serves it now, and nothing is on the way."""
-    return Refusal(503, f"{name} is not ready yet", "model_not_ready", "model", retry_s=2)
+    if route.gone:
+        why = "is not served: it failed, or what it stands on did not pass its gate"
+        return Refusal(503, f"{route.name} {why}", "model_not_ready", "model", final=True)
+    return Refusal(503, f"{route.name} is not ready yet", "model_not_ready", "model", retry_s=2)
