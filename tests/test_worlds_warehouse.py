@@ -310,7 +310,8 @@ def test_a_scene_of_a_copy_is_the_copy_with_its_goal():
     task = Navigate(HALL, 2)
     task.reset([seed_of(5, "train", i) for i in range(2)])
     model, simulation = task.scene(1)
-    goal = simulation.site("goal").xpos[:2]
+    assert model.geom("goal").group < 3  # it is drawn
+    goal = simulation.geom("goal").xpos[:2]
     place = simulation.body("robot/0").xpos[:2]
     assert np.linalg.norm(goal - place) == pytest.approx(task._observation[1, 4], abs=1e-5)
     absent = [simulation.mocap_pos[k, 2] == PARKED_Z for k in range(5)]
@@ -324,6 +325,12 @@ def test_pettingzoo_accepts_the_fleet():
     from pettingzoo.test import parallel_api_test
 
     parallel_api_test(Fleet(HALL, 3), 100)
+
+
+def test_a_fleet_drives_in_a_warehouse_alone():
+    for world in ({"scene": "road"}, {"name": "mine", "file": "hall.xml"}):
+        with pytest.raises(WorldRefused, match="drives in a warehouse"):
+            Fleet(world)
 
 
 def test_a_fleet_reaches_its_goals_and_repeats_from_its_seed():

@@ -14,6 +14,7 @@ from pettingzoo import ParallelEnv
 
 from gigafactory.jobs.worlds import navigate, warehouse
 from gigafactory.jobs.worlds.navigate import BLOCKS, GOAL_M, OBSERVATION, SUBSTEPS, Navigate
+from gigafactory.jobs.worlds.scene import WorldRefused
 from gigafactory.jobs.worlds.warehouse import CORNERS, PEOPLE, REACH, SPEED, TURN
 
 
@@ -21,11 +22,17 @@ class Fleet(ParallelEnv[str, NDArray[np.float32], NDArray[np.float32]]):
     """`robots` robots in one warehouse, `robot_0` and so on."""
 
     def __init__(self, world: dict[str, Any] | None = None, robots: int = 3):
+        world = world or {}
+        if world.get("file") or world.get("scene", "warehouse") != "warehouse":
+            raise WorldRefused(
+                "a fleet drives in a warehouse", f"worlds.{world.get('name', 'world')}",
+                f"this is {world.get('file') or world['scene']}", "give it `scene: warehouse`",
+            )  # fmt: skip
         self.metadata = {"name": "gigafactory_fleet_v0", "render_modes": []}
         self.render_mode = None
         self.possible_agents = [f"robot_{i}" for i in range(robots)]
         self.agents: list[str] = []
-        self._ranges = {**((world or {}).get("ranges") or {}), "robots": (robots, robots)}
+        self._ranges = {**(world.get("ranges") or {}), "robots": (robots, robots)}
         warehouse.build(0, self._ranges, robots_most=robots)  # refuses what is impossible
         self._sees = gymnasium.spaces.Box(-np.inf, np.inf, (len(OBSERVATION),), np.float32)
         self._does = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)

@@ -71,6 +71,8 @@ class Navigate:
         self._mocap = self._batch.bind("mocap_pos")
         self._quat = self._batch.bind("mocap_quat")
         self.drawn: list[dict[str, float]] = [{}] * n
+        self._scenes: dict[int, Scene] = {}
+        self._shown: dict[int, tuple[mujoco.MjModel, mujoco.MjData]] = {}
         cells = tuple(int(2 * side / CELL_M) + 2 for side in half)
         self._room = np.zeros((n, *cells), np.float32)
         self._way = np.zeros((n, *cells), np.float32)
@@ -152,15 +154,30 @@ class Navigate:
         return advise(self._observation)
 
     def scene(self, i: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """Copy `i`, with its goal as a green disc."""
-        model = self._models[i]
-        goal = model.site("goal").id
-        model.site_pos[goal, :2], model.site_group[goal] = self._goal[i], 2
-        # As compiled it lies in the world's own frame, and MuJoCo would not look at its place.
-        model.site_sameframe[goal] = 0
-        simulation = self._batch.get_data(i)
-        mujoco.mj_forward(model, simulation)
-        return model, simulation
+        """Copy `i` as it is to be seen, with its goal as a green disc."""
+        if i not in self._shown:
+            self._shown[i] = self._drawn_whole(i)
+        model, data = self._shown[i]
+        self._pose(self._batch.get_data(i), model, data)
+        return model, data
+
+    def _drawn_whole(self, i: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        spec = mujoco.MjSpec.from_string(self._scenes[i].mjcf)
+        self._show_goal(i, spec)
+        model = spec.compile()
+        return model, mujoco.MjData(model)
+
+    def _show_goal(self, i: int, spec: mujoco.MjSpec) -> None:
+        spec.worldbody.add_geom(
+            name="goal", type=mujoco.mjtGeom.mjGEOM_CYLINDER, pos=[*self._goal[i], 0.01],
+            size=[GOAL_M, 0.01, 0], rgba=[0, 0.9, 0.3, 1], **warehouse.shown(True),
+        )  # fmt: skip
+
+    def _pose(self, now: mujoco.MjData, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Put what is seen where it now is."""
+        data.qpos[:], data.qvel[:] = now.qpos, now.qvel
+        data.mocap_pos[:], data.mocap_quat[:] = now.mocap_pos, now.mocap_quat
+        mujoco.mj_forward(model, data)
 
     def _first(self, world: dict[str, Any]) -> tuple[mujoco.MjModel, tuple[float, float], int]:
         """A model like all that follow, half the largest hall, the most rectangles in it."""
@@ -180,7 +197,8 @@ class Navigate:
     def _lay_out(self, i: int, seed: int) -> tuple[float, float, float]:
         """Build and plan layout `seed` in copy `i`; where the robot starts."""
         scene, model = self._stand(i, seed)
-        self._models[i], self.drawn[i] = model, scene.drawn
+        self._models[i], self.drawn[i], self._scenes[i] = model, scene.drawn, scene
+        self._shown.pop(i, None)
         self._count[i] = int(scene.drawn["people"])
         self._walk_speed[i] = scene.drawn["walk_speed"]
         self._robot[i] = model.numeric("wheels").data

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gigafactory.jobs.worlds import floor_plan, imported, warehouse
 from gigafactory.jobs.worlds.floor_plan import BAND_M, FloorPlan
-from gigafactory.jobs.worlds.navigate import CELL_M, GOAL_M, WAY_M, Navigate, clear, in_sight
+from gigafactory.jobs.worlds.navigate import CELL_M, WAY_M, Navigate, clear, in_sight
 from gigafactory.jobs.worlds.scene import Scene, WorldRefused, draw, element, within
 from gigafactory.jobs.worlds.warehouse import CORNERS, PEOPLE, REACH
 
@@ -152,7 +152,6 @@ class Own(Navigate):
         self._place = place(world)
         self._way_m = self._place.way_m
         self._stands = [self._place.qpos] * self.n
-        self._shown: dict[int, tuple[mujoco.MjModel, mujoco.MjData]] = {}
         plan = self._place.plan
         drawn = draw(np.random.default_rng(0), PARAMETERS, self._ranges)
         blocks = np.concatenate([plan.blocks, self._place.loose(self._place.qpos)])
@@ -166,7 +165,6 @@ class Own(Navigate):
         drawn = draw(rng, PARAMETERS, self._ranges)
         drawn["people"] = float(min(drawn["people"], here.free_m2 // PERSON_M2))
         self._stands[i] = here.moved(rng, drawn["shift"], drawn["turn"])
-        self._shown.pop(i, None)
         loose = here.loose(self._stands[i])
         self._half[i] = plan.half
         self._blocks[i] = np.concatenate([plan.blocks, loose])
@@ -178,37 +176,13 @@ class Own(Navigate):
         scene = Scene("import", seed, mjcf, drawn, ())
         return scene, scene.model()
 
-    def scene(self, i: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """Copy `i` as the user's world shows it, with its goal as a green disc."""
-        if i not in self._shown:
-            self._shown[i] = self._drawn_whole(i)
-        model, data = self._shown[i]
-        now = self._batch.get_data(i)
-        middle = np.array(self._place.plan.middle)
-        at = model.joint(f"{GUEST}robot/0/free").qposadr[0]
-        data.qpos[at : at + now.qpos.size] = now.qpos
-        data.qpos[at : at + 3] += middle
-        for person in range(PEOPLE):
-            mocap = model.body(f"{GUEST}person/{person}").mocapid[0]
-            data.mocap_pos[mocap] = now.mocap_pos[person] + middle
-            data.mocap_quat[mocap] = now.mocap_quat[person]
-        mujoco.mj_fwdPosition(model, data)
-        return model, data
-
     def _drawn_whole(self, i: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """The user's world with the robot and the people of copy `i` in it."""
+        """The user's world with the robot, the people and the goal of copy `i` in it."""
         here, plan = self._place, self._place.plan
-        disc = element(
-            "geom", name="goal", type="cylinder", pos=(*self._goal[i], 0.01), size=(GOAL_M, 0.01),
-            rgba=(0, 0.9, 0.3, 1), **warehouse.shown(True),
-        )  # fmt: skip
         guests = mujoco.MjSpec.from_string(
-            element(
-                "mujoco",
-                *everyone(self._routes[i], self.drawn[i]),
-                element("worldbody", disc),
-            )
+            element("mujoco", *everyone(self._routes[i], self.drawn[i]))
         )
+        self._show_goal(i, guests)
         spec = mujoco.MjSpec.from_string(here.scene.mjcf, assets=here.scene.assets)
         for key in list(spec.keys):
             spec.delete(key)  # It would lack the guests.
@@ -220,6 +194,17 @@ class Own(Navigate):
         data = mujoco.MjData(model)
         data.qpos[: here.model.nq] = self._stands[i]
         return model, data
+
+    def _pose(self, now: mujoco.MjData, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        middle = np.array(self._place.plan.middle)
+        at = model.joint(f"{GUEST}robot/0/free").qposadr[0]
+        data.qpos[at : at + now.qpos.size] = now.qpos
+        data.qpos[at : at + 3] += middle
+        for person in range(PEOPLE):
+            mocap = model.body(f"{GUEST}person/{person}").mocapid[0]
+            data.mocap_pos[mocap] = now.mocap_pos[person] + middle
+            data.mocap_quat[mocap] = now.mocap_quat[person]
+        mujoco.mj_fwdPosition(model, data)
 
 
 def simulated(plan: FloorPlan, blocks: Floats, ways: Floats, drawn: dict[str, float]) -> str:

@@ -569,12 +569,6 @@ def surroundings(hall: Layout, drawn: dict[str, float]) -> str:
                 specular=(0.05, 0.05, 0.05),
             )
         )
-    # Where a task wants the robot; whoever draws it sets its place and its group.
-    parts.append(
-        element(
-            "site", name="goal", type="cylinder", size=(0.4, 0.01), rgba=(0, 0.9, 0.3, 0.6), group=4
-        )
-    )
     for camera in range(CAMERAS):
         at, quat = corner(camera, hall.half, drawn["camera_height"], drawn["camera_pitch"])
         fovy = math.degrees(drawn["camera_fov"])  # MJCF has it in degrees, always
