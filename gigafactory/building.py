@@ -4,8 +4,6 @@ Thin: `jobs.worlds` builds, reads, writes and checks; here it is told, and drawn
 """
 
 import math
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +47,6 @@ def world(
 
     Examples: `gigafactory world warehouse --seed 7 -o hall`, `gigafactory world my.usd --json`
     """
-    if sys.platform == "linux":
-        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo heeds it when it is imported.
     with door(as_json), refusing(), working("building", as_json):
         told, scene, notes = _read(name, seed)
         told |= _judged(scene, name if notes is not None else None)
@@ -195,9 +191,8 @@ def _write(scene: "Scene", folder: Path, told: dict[str, Any]) -> list[str]:
     """The world in both forms, a report, and how it looks."""
     import json
 
-    import mujoco
-
     from gigafactory.jobs.worlds import usd
+    from gigafactory.jobs.worlds.scene import WorldRefused
 
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "world.xml", scene.mjcf)
@@ -206,7 +201,7 @@ def _write(scene: "Scene", folder: Path, told: dict[str, Any]) -> list[str]:
     usd.write(scene, folder / "world.usda")
     try:
         pictures = _draw(scene, folder)
-    except (mujoco.FatalError, RuntimeError, AttributeError) as error:
+    except WorldRefused as error:
         # A machine without OpenGL still has the world, its gates and its checks.
         pictures = []
         told["notes"].append(f"no pictures: {str(error).splitlines()[0]}")
@@ -222,30 +217,25 @@ def _draw(scene: "Scene", folder: Path) -> list[str]:
     from PIL import Image
 
     from gigafactory.jobs import worlds
+    from gigafactory.jobs.synthesize.render import Renderer
     from gigafactory.jobs.worlds.scene import things
 
     model = scene.model()
     data = mujoco.MjData(model)
     world = {"file": True} if scene.world == "import" else {"scene": scene.world}
     worlds.module(world).moment(model, data, np.random.default_rng(scene.seed), randomise=False)
-    model.vis.global_.offwidth, model.vis.global_.offheight = WIDTH, HEIGHT
-    thing_of_geom = np.zeros(model.ngeom + 1, int)
+    thing_of_geom = np.zeros(model.ngeom, int)
     for thing in things(model):
         thing_of_geom[list(thing.geoms)] = thing.number
     # Colours far apart: a golden step around the wheel for each number.
     hue = (np.arange(thing_of_geom.max() + 1) * 0.618034) % 1
     wheel = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0, 1) * 200 + 55
     wheel[0] = 0
-    with mujoco.Renderer(model, HEIGHT, WIDTH) as renderer:
-        renderer.update_scene(data, "camera/0")
-        rgb = renderer.render().copy()
-        renderer.enable_segmentation_rendering()
-        renderer.update_scene(data, "camera/0")
-        seen = renderer.render()
-    geoms = np.where(seen[..., 1] == mujoco.mjtObj.mjOBJ_GEOM, seen[..., 0], model.ngeom)
-    painted = wheel[thing_of_geom[geoms]].astype(np.uint8)
-    Image.fromarray(rgb).save(folder / "camera-0.png")
-    Image.fromarray(painted).save(folder / "camera-0-things.png")
+    renderer = Renderer(WIDTH, HEIGHT)
+    renderer.load(model, thing_of_geom)
+    seen = renderer.draw(data)
+    Image.fromarray(seen.rgb).save(folder / "camera-0.png")
+    Image.fromarray(wheel[seen.instance].astype(np.uint8)).save(folder / "camera-0-things.png")
     return ["camera-0.png", "camera-0-things.png"]
 
 
